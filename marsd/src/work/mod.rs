@@ -1,0 +1,1 @@
+//! Workers: fetch, replay and sync, one per resource and kind.
