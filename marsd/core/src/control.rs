@@ -191,6 +191,9 @@ pub struct ShimStatus {
     pub state: ShimState,
     /// The device node that is served, if any.
     pub device: Option<String>,
+    /// Size of the device in bytes, 0 before [`Verb::Attach`].
+    #[serde(default)]
+    pub size_bytes: u64,
     /// Open logs, oldest first: none, one, or two around a switch.
     pub logs: Vec<LogStatus>,
     /// Why logging or the disk failed, if it did.

@@ -18,6 +18,7 @@ pub mod log_format;
 mod log_tests;
 pub mod merge;
 pub mod name;
+pub mod plan;
 pub mod position;
 pub mod resource;
 pub mod stamp;

@@ -1,0 +1,205 @@
+//! Deletion orders: what this node unlinks and acknowledges (`symlink-spec.md` section 7).
+
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use crate::link::LinkPath;
+use crate::name::{HostName, ResourceName};
+use crate::position::LogName;
+use crate::tree::Tree;
+
+/// Root that deletion orders are written against, wherever the tree really lies.
+pub const ORDER_ROOT: &str = "/mars/";
+
+/// One thing to do for the orders.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DeleteStep {
+    /// Unlink a logfile.
+    Log(ResourceName, LogName),
+    /// Unlink a link.
+    Link(LinkPath),
+    /// Write `deleted-me`.
+    Acknowledge(u64),
+    /// Nothing is done and nothing acknowledged: why.
+    Refused(u64, String),
+}
+
+enum Target {
+    Log(ResourceName, LogName),
+    Link(LinkPath),
+}
+
+fn parse_target(value: &str) -> Option<Target> {
+    let path = value.strip_prefix(ORDER_ROOT)?;
+    if let Some(link) = LinkPath::parse(path) {
+        return Some(Target::Link(link));
+    }
+    let (dir, name) = path.split_once('/')?;
+    let res = ResourceName::new(dir.strip_prefix("resource-")?).ok()?;
+    Some(Target::Log(res, LogName::parse(name).ok()?))
+}
+
+/// The steps of node `me` for all orders in the tree.
+///
+/// A log that this node has not yet replayed is not deleted, whatever the order says.
+pub fn plan_delete(tree: &Tree, me: &HostName) -> Vec<DeleteStep> {
+    let orders: Vec<(u64, &str)> = tree
+        .links
+        .iter()
+        .filter_map(|(p, l)| match p {
+            LinkPath::DeleteOrder(n) => Some((*n, l.value.as_str())),
+            _ => None,
+        })
+        .collect();
+    let seen = |host: &HostName| {
+        tree.get(&LinkPath::Deleted(host.clone()))
+            .and_then(|v| v.parse::<u64>().ok())
+    };
+    let border = tree
+        .hosts()
+        .map(|h| seen(h).unwrap_or(0))
+        .min()
+        .unwrap_or(0);
+    let mine = seen(me).unwrap_or(0);
+    let mut steps = Vec::new();
+    let mut done = mine;
+    let mut blocked = false;
+    for (number, value) in orders {
+        match step_of(tree, me, number, value, border) {
+            Some(refused @ DeleteStep::Refused(..)) => {
+                blocked = true;
+                steps.push(refused);
+            }
+            Some(step) => steps.push(step),
+            None => {}
+        }
+        if !blocked {
+            done = done.max(number);
+        }
+    }
+    if done > mine {
+        steps.push(DeleteStep::Acknowledge(done));
+    }
+    steps
+}
+
+fn step_of(
+    tree: &Tree,
+    me: &HostName,
+    number: u64,
+    value: &str,
+    border: u64,
+) -> Option<DeleteStep> {
+    let retire = || (number < border).then_some(DeleteStep::Link(LinkPath::DeleteOrder(number)));
+    match parse_target(value) {
+        Some(Target::Log(res, log)) => {
+            let view = tree.resource(&res);
+            if view.log_size(&log).is_none() {
+                return retire();
+            }
+            let needed = view.replay(me).is_some_and(|pos| log.seq >= pos.log.seq);
+            if needed {
+                return Some(DeleteStep::Refused(
+                    number,
+                    alloc::format!("{log} of {res} is not yet replayed here"),
+                ));
+            }
+            Some(DeleteStep::Log(res, log))
+        }
+        Some(Target::Link(link)) if tree.links.contains_key(&link) => Some(DeleteStep::Link(link)),
+        Some(Target::Link(_)) => retire(),
+        None => Some(DeleteStep::Refused(
+            number,
+            alloc::format!("'{value}' is nothing that may be deleted"),
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stamp::Stamp;
+
+    fn tree(replay_seq: u64) -> (Tree, HostName) {
+        let me = HostName::new("A").unwrap();
+        let mut tree = Tree::default();
+        let mut put = |p: &str, v: &str| {
+            tree.put(LinkPath::parse(p).unwrap(), v, Stamp::default())
+                .unwrap()
+        };
+        put("ips/ip-A", "10.0.0.1");
+        put("todo-global/deleted-A", "1");
+        put(
+            "todo-global/delete-000000002",
+            "/mars/resource-r/log-000000001-A",
+        );
+        put(
+            "resource-r/replay-A",
+            &alloc::format!("log-{replay_seq:09}-A,0,0"),
+        );
+        let res = ResourceName::new("r").unwrap();
+        tree.logs
+            .entry(res)
+            .or_default()
+            .insert(LogName::new(1, &me), 10);
+        (tree, me)
+    }
+
+    #[test]
+    fn a_replayed_log_goes_and_the_order_is_acknowledged() {
+        let (tree, me) = tree(2);
+        let steps = plan_delete(&tree, &me);
+        assert!(
+            matches!(
+                &steps[..],
+                [DeleteStep::Log(..), DeleteStep::Acknowledge(2)]
+            ),
+            "{steps:?}"
+        );
+    }
+
+    #[test]
+    fn a_needed_log_stays_and_nothing_is_acknowledged() {
+        let (tree, me) = tree(1);
+        let steps = plan_delete(&tree, &me);
+        assert!(
+            matches!(&steps[..], [DeleteStep::Refused(2, _)]),
+            "{steps:?}"
+        );
+    }
+
+    #[test]
+    fn an_order_retires_when_all_have_acknowledged_a_higher_one() {
+        let (mut tree, me) = tree(2);
+        tree.logs.clear();
+        tree.put(
+            LinkPath::parse("todo-global/deleted-A").unwrap(),
+            "3",
+            Stamp::default(),
+        )
+        .unwrap();
+        assert_eq!(
+            plan_delete(&tree, &me),
+            [DeleteStep::Link(LinkPath::DeleteOrder(2))]
+        );
+        tree.put(
+            LinkPath::parse("ips/ip-B").unwrap(),
+            "10.0.0.2",
+            Stamp::default(),
+        )
+        .unwrap();
+        assert_eq!(plan_delete(&tree, &me), []);
+    }
+
+    #[test]
+    fn hostile_targets_are_refused() {
+        for bad in [
+            "/etc/passwd",
+            "/mars/../etc/passwd",
+            "/mars/log.txt",
+            "/mars/.key-A",
+        ] {
+            assert!(parse_target(bad).is_none(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! What happens at the present position of the log: replay on, switch to the next log, or begin to log.
+
+use alloc::collections::BTreeMap;
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+
+use super::{Facts, LogOffer, Plan, ShimPlan, SwitchStep};
+use crate::link::Switch;
+use crate::name::HostName;
+use crate::position::{LogName, ReplayPos};
+use crate::resource::ResourceView;
+use crate::version::VersionValue;
+
+/// The decision of `symlink-spec.md` section 8 at `pos`, while no shim and no sync runs.
+pub(super) fn plan_log(
+    view: ResourceView<'_>,
+    facts: &Facts,
+    pos: &ReplayPos,
+    me: &HostName,
+    primary: bool,
+    plan: &mut Plan,
+) {
+    let own_and_missing = pos.log.host == *me && view.log_size(&pos.log).is_none() && pos.pos == 0;
+    let end = if own_and_missing {
+        Some(0)
+    } else {
+        facts.log_end
+    };
+    let replay_allowed = view.switch(me, Switch::AllowReplay);
+    match end {
+        None => {
+            // Reading the log is what finds its end.
+            if view.log_size(&pos.log).is_some() && replay_allowed {
+                plan.replay = Some(pos.clone());
+            }
+        }
+        Some(end) if end < pos.pos => {
+            plan.error = Some(format!(
+                "{} ends at byte {end}, but byte {} of it was already replayed: the logfile is damaged; \
+                 remove it so that it is fetched again, or run 'marsadm invalidate'",
+                pos.log, pos.pos
+            ));
+        }
+        Some(end) => {
+            let applied = end == pos.pos;
+            match next_log(view, facts, &pos.log) {
+                Some(next) if applied && is_complete(view, facts, pos, &next, me) => {
+                    plan_switch(view, pos, me, next, plan);
+                }
+                None if applied && primary => plan_logging(pos, me, plan),
+                _ => plan.replay = replay_allowed.then(|| pos.clone()),
+            }
+        }
+    }
+}
+
+fn plan_logging(pos: &ReplayPos, me: &HostName, plan: &mut Plan) {
+    if pos.pos == 0 && pos.log.host == *me {
+        plan.shim = ShimPlan::Start(pos.clone());
+    } else {
+        plan.switch = Some(SwitchStep {
+            finished: pos.clone(),
+            next: LogName::new(pos.log.seq + 1, me),
+        });
+    }
+}
+
+/// The log that follows `log`, here or at a connected peer.
+fn next_log(view: ResourceView<'_>, facts: &Facts, log: &LogName) -> Option<LogName> {
+    let local = view.logs().map(|(l, _)| l).find(|l| l.seq == log.seq + 1);
+    let offered = || {
+        facts
+            .offers
+            .values()
+            .flatten()
+            .map(|o| &o.log)
+            .find(|l| l.seq == log.seq + 1)
+    };
+    local.or_else(offered).cloned()
+}
+
+/// Nothing will be added to the log of `pos`, which is applied up to its present end.
+fn is_complete(
+    view: ResourceView<'_>,
+    facts: &Facts,
+    pos: &ReplayPos,
+    next: &LogName,
+    me: &HostName,
+) -> bool {
+    // An own log is finished once no shim runs; the next log is fetched only after this one was complete.
+    pos.log.host == *me
+        || view.log_size(next).is_some_and(|size| size > 0)
+        || facts
+            .offers
+            .values()
+            .flatten()
+            .any(|o| o.log == pos.log && o.complete && o.durable == pos.pos)
+}
+
+fn plan_switch(
+    view: ResourceView<'_>,
+    pos: &ReplayPos,
+    me: &HostName,
+    next: LogName,
+    plan: &mut Plan,
+) {
+    let seq = pos.log.seq;
+    let Some(mine) = chain_version(view, me, pos) else {
+        plan.waiting = Some(format!(
+            "version-{:09}-{me} is missing: cannot check log {seq} for split brain",
+            seq - 1
+        ));
+        return;
+    };
+    for witness in [&pos.log.host, &next.host] {
+        if witness == me {
+            continue;
+        }
+        match view.version(seq, witness) {
+            Some(theirs) if theirs.to_string() == mine => {}
+            Some(theirs) if theirs.pos == pos.pos => {
+                plan.error = Some(split_brain(seq, me, witness));
+                return;
+            }
+            theirs => {
+                let at = theirs.map_or_else(|| "none".to_string(), |v| v.pos.to_string());
+                plan.waiting = Some(format!(
+                    "log {seq} ends at byte {} here, but version-{seq:09}-{witness} says {at}: \
+                     if this stays, it is a split brain: keep one side, 'marsadm invalidate' the other",
+                    pos.pos
+                ));
+                return;
+            }
+        }
+    }
+    plan.switch = Some(SwitchStep {
+        finished: pos.clone(),
+        next,
+    });
+}
+
+fn split_brain(seq: u64, me: &HostName, witness: &HostName) -> String {
+    format!(
+        "SPLIT BRAIN at log {seq}: the version links of {me} and {witness} differ at the same position; \
+         keep one side as primary and run 'marsadm invalidate' on the other"
+    )
+}
+
+/// The value that `version-SEQ-me` must have at `pos`; `None` while the link before it is missing.
+pub fn chain_version(view: ResourceView<'_>, me: &HostName, pos: &ReplayPos) -> Option<String> {
+    let seq = pos.log.seq;
+    let previous = if seq <= 1 {
+        ""
+    } else {
+        view.version_raw(seq - 1, me)?
+    };
+    Some(VersionValue::chain(&pos.log.host, seq, pos.pos, previous).to_string())
+}
+
+/// Two logs of one number, or a gap in the numbers, from `from_seq` on: nothing may be started.
+pub fn log_conflict(
+    view: ResourceView<'_>,
+    offers: &BTreeMap<HostName, Vec<LogOffer>>,
+    from_seq: u64,
+) -> Option<String> {
+    let local = view.logs().map(|(l, _)| l);
+    let mut names: Vec<&LogName> = local
+        .chain(offers.values().flatten().map(|o| &o.log))
+        .filter(|l| l.seq >= from_seq)
+        .collect();
+    names.sort();
+    names.dedup();
+    for pair in names.windows(2) {
+        let (a, b) = (pair[0], pair[1]);
+        if a.seq == b.seq {
+            return Some(format!(
+                "SPLIT BRAIN: {a} and {b} have the same number; \
+                 keep one side as primary and run 'marsadm invalidate' on the other"
+            ));
+        }
+        if b.seq != a.seq + 1 && view.log_size(b).is_some() {
+            return Some(format!(
+                "logfiles are not consecutive: {a} is followed by {b}"
+            ));
+        }
+    }
+    None
+}

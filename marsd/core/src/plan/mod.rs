@@ -1,0 +1,161 @@
+//! Decides, from a snapshot and local facts alone, what should run for one resource on one node
+//! (`symlink-spec.md` section 8).
+//!
+//! [`plan`] is called after every change. It never remembers anything: what is already running stands in the
+//! [`Facts`], and the caller starts or stops the difference.
+
+mod delete;
+mod fetch;
+mod log;
+mod publish;
+mod shim;
+mod sync;
+#[cfg(test)]
+mod tests;
+
+use alloc::collections::BTreeMap;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use serde::{Deserialize, Serialize};
+
+use crate::control::{Resume, ShimStatus};
+use crate::link::Switch;
+use crate::name::HostName;
+use crate::position::{LogName, ReplayPos};
+use crate::resource::ResourceView;
+
+pub use delete::{DeleteStep, ORDER_ROOT, plan_delete};
+pub use log::{chain_version, log_conflict};
+pub use publish::{Published, position_links, publish};
+pub use shim::shim_position;
+pub use sync::{is_consistent, sync_needed};
+
+/// What a peer can send of one logfile.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogOffer {
+    /// The logfile.
+    pub log: LogName,
+    /// Bytes that are on stable storage there.
+    pub durable: u64,
+    /// Nothing will be added any more.
+    pub complete: bool,
+}
+
+/// What is known of the shim of a resource.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum ShimFacts {
+    /// None runs, and no device is held for it.
+    #[default]
+    Off,
+    /// It runs.
+    Up(ShimStatus),
+    /// It died, its device waits for a successor.
+    Down(Resume),
+}
+
+/// What the node knows of one resource beyond the tree.
+#[derive(Debug, Clone, Default)]
+pub struct Facts {
+    /// Position up to which the disk was written and flushed; `None` if this node has not joined.
+    pub pos: Option<ReplayPos>,
+    /// End in bytes of the valid records of the log of `pos`; `None` if not yet known.
+    pub log_end: Option<u64>,
+    /// The shim.
+    pub shim: ShimFacts,
+    /// A sync runs.
+    pub syncing: bool,
+    /// A replay runs.
+    pub replaying: bool,
+    /// What each connected peer offers.
+    pub offers: BTreeMap<HostName, Vec<LogOffer>>,
+    /// Why a worker gave up at the present position: nothing new is started until that changes.
+    pub failed: Option<String>,
+    /// `/mars` is below its limit of free space.
+    pub exhausted: bool,
+}
+
+/// What the shim should do.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum ShimPlan {
+    /// Stay as it is.
+    #[default]
+    Keep,
+    /// Start (or succeed the dead one) and log from this position.
+    Start(ReplayPos),
+    /// Log to the next logfile.
+    Rotate(LogName),
+    /// Grow the device to this many bytes.
+    Resize(u64),
+    /// Stop as soon as nobody has the device open.
+    Stop,
+}
+
+/// A step from one log to the next, done at once by writing links.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SwitchStep {
+    /// The log that is finished, and its end.
+    pub finished: ReplayPos,
+    /// The log that follows, from its beginning.
+    pub next: LogName,
+}
+
+/// What should run.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Plan {
+    /// The shim.
+    pub shim: ShimPlan,
+    /// Replay from this position on.
+    pub replay: Option<ReplayPos>,
+    /// Sync from this peer, from this byte on.
+    pub sync: Option<(HostName, u64)>,
+    /// Fetch this log from this peer.
+    pub fetch: Option<(LogName, HostName)>,
+    /// Go on to the next log.
+    pub switch: Option<SwitchStep>,
+    /// Why nothing can go on, if that is so: an error for the admin.
+    pub error: Option<String>,
+    /// What is waited for, if anything: becomes an error only if it lasts.
+    pub waiting: Option<String>,
+}
+
+/// Plans one resource for node `me`.
+pub fn plan(view: ResourceView<'_>, facts: &Facts, me: &HostName) -> Plan {
+    let mut plan = Plan::default();
+    let (Some(pos), Some(size), Some(_)) = (&facts.pos, view.size_bytes(), view.data(me)) else {
+        return plan;
+    };
+    let attached = view.switch(me, Switch::Attach);
+    let primary = attached && view.is_designated_primary(me);
+    match &facts.shim {
+        ShimFacts::Up(status) => {
+            plan.shim = shim::plan_running(view, status, size, me, primary);
+            return plan;
+        }
+        ShimFacts::Down(_) => {
+            shim::plan_successor(view, facts, pos, me, &mut plan);
+            return plan;
+        }
+        ShimFacts::Off => {}
+    }
+    if !attached {
+        return plan;
+    }
+    plan.error = facts
+        .failed
+        .clone()
+        .or_else(|| log::log_conflict(view, &facts.offers, pos.log.seq));
+    if plan.error.is_some() {
+        return plan;
+    }
+    if !primary && view.switch(me, Switch::Connect) && !facts.exhausted {
+        plan.sync = sync::plan_sync(view, facts, pos, size, me, &mut plan.waiting);
+    }
+    if view.switch(me, Switch::Connect) && !facts.exhausted && view.sync_status(me).is_some() {
+        plan.fetch = fetch::plan_fetch(view, facts, pos, me);
+    }
+    if plan.sync.is_none() && !facts.syncing {
+        log::plan_log(view, facts, pos, me, primary, &mut plan);
+    }
+    plan
+}

@@ -1,0 +1,128 @@
+//! The links by which a node says what it does: its own positions, rates and states (`symlink-spec.md` section 4).
+
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+
+use super::{Facts, ShimFacts, log::chain_version};
+use crate::link::{ActualKey, ResourceLink};
+use crate::log_format::LogTime;
+use crate::name::{HostName, ResourceName};
+use crate::position::ReplayPos;
+use crate::resource::ResourceView;
+
+/// Measured facts of one resource, beside those that planning needs.
+#[derive(Debug, Clone, Default)]
+pub struct Published {
+    /// Real size of the disk in bytes.
+    pub disk_bytes: Option<u64>,
+    /// Contiguous bytes synced by a running sync.
+    pub synced: Option<u64>,
+    /// Equal and different 4 KiB blocks of a running sync.
+    pub verified: Option<(u64, u64)>,
+    /// Bytes per second replayed.
+    pub replay_rate: u64,
+    /// Bytes per second of logs received.
+    pub file_rate: u64,
+    /// Bytes per second synced.
+    pub sync_rate: u64,
+    /// Whether a log is being fetched.
+    pub fetching: bool,
+    /// Whether a fetch ever ran.
+    pub fetched_once: bool,
+    /// Whether a sync ever ran.
+    pub synced_once: bool,
+    /// Write time of the newest record applied.
+    pub applied_time: LogTime,
+    /// End of the log that is on stable storage, in the log of the position: what the version link speaks of.
+    pub log_durable: Option<u64>,
+    /// Why something is stopped.
+    pub error: Option<String>,
+}
+
+/// What the own links of one resource should say now.
+pub fn publish(
+    view: ResourceView<'_>,
+    facts: &Facts,
+    seen: &Published,
+    me: &HostName,
+) -> Vec<(ResourceLink, String)> {
+    let mut out = Vec::new();
+    let flag = |on: bool| if on { "1" } else { "0" }.to_string();
+    let Some(pos) = &facts.pos else { return out };
+    let mut actual =
+        |key: ActualKey, value: String| out.push((ResourceLink::Actual(me.clone(), key), value));
+    let up = match &facts.shim {
+        ShimFacts::Off => false,
+        ShimFacts::Up(status) => status.device.is_some(),
+        ShimFacts::Down(_) => true,
+    };
+    actual(ActualKey::IsPrimary, flag(up));
+    if let Some(name) = view.device(me).and_then(|d| ResourceName::new(d).ok()) {
+        actual(ActualKey::Device(name), flag(up));
+    }
+    if seen.synced_once || facts.syncing {
+        actual(ActualKey::CopySyncstatus(me.clone()), flag(facts.syncing));
+        actual(ActualKey::SyncRate, seen.sync_rate.to_string());
+    }
+    if seen.fetched_once || seen.fetching {
+        actual(ActualKey::LogfileUpdate, flag(seen.fetching));
+        actual(ActualKey::FileRate, seen.file_rate.to_string());
+    }
+    actual(ActualKey::ReplayRate, seen.replay_rate.to_string());
+    let LogTime { secs, nanos } = seen.applied_time;
+    let timestamp = format!(
+        "{},{:09},{},{},{secs}.{nanos:09}",
+        pos.log.host, pos.log.seq, pos.pos, pos.dirty_len
+    );
+    actual(ActualKey::Timestamp, timestamp);
+    let error = seen
+        .error
+        .as_deref()
+        .map(|e| e.replace('\n', " ").chars().take(900).collect::<String>());
+    if error.is_some()
+        || view
+            .get(ResourceLink::Actual(me.clone(), ActualKey::Error))
+            .is_some()
+    {
+        actual(ActualKey::Error, error.unwrap_or_else(|| "none".into()));
+    }
+    if let Some(bytes) = seen.disk_bytes {
+        out.push((ResourceLink::ActSize(me.clone()), bytes.to_string()));
+    }
+    if let Some((ok, bad)) = seen.verified {
+        out.push((
+            ResourceLink::VerifyStatus(me.clone()),
+            format!("{ok},{bad}"),
+        ));
+    }
+    if let Some(bytes) = seen.synced {
+        out.push((ResourceLink::SyncStatus(me.clone()), bytes.to_string()));
+    }
+    out.extend(position_links(
+        view,
+        pos,
+        seen.log_durable.unwrap_or(pos.pos),
+        me,
+    ));
+    out
+}
+
+/// The version and the replay link at `pos`, the version first: who sees the position sees the digest for it.
+pub fn position_links(
+    view: ResourceView<'_>,
+    pos: &ReplayPos,
+    log_end: u64,
+    me: &HostName,
+) -> Vec<(ResourceLink, String)> {
+    let mut out = Vec::new();
+    let end = ReplayPos {
+        pos: log_end.max(pos.pos),
+        ..pos.clone()
+    };
+    if let Some(version) = chain_version(view, me, &end) {
+        out.push((ResourceLink::Version(pos.log.seq, me.clone()), version));
+    }
+    out.push((ResourceLink::Replay(me.clone()), pos.to_string()));
+    out
+}

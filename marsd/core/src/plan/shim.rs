@@ -1,0 +1,87 @@
+//! What a running or a dead shim should do.
+
+use alloc::format;
+
+use super::{Facts, Plan, ShimPlan, SwitchStep};
+use crate::control::{ShimState, ShimStatus};
+use crate::name::HostName;
+use crate::position::{LogName, ReplayPos};
+use crate::resource::ResourceView;
+
+/// Position of the disk under a running shim: the oldest log that is not complete, as far as it is written back.
+pub fn shim_position(status: &ShimStatus) -> Option<ReplayPos> {
+    let log = status
+        .logs
+        .iter()
+        .find(|l| !l.complete)
+        .or(status.logs.last())?;
+    let dirty = i64::try_from(log.durable.saturating_sub(log.written_back)).unwrap_or(i64::MAX);
+    Some(ReplayPos {
+        log: log.log.clone(),
+        pos: log.written_back,
+        dirty_len: dirty,
+    })
+}
+
+/// Plans a shim that runs.
+pub(super) fn plan_running(
+    view: ResourceView<'_>,
+    status: &ShimStatus,
+    size: u64,
+    me: &HostName,
+    primary: bool,
+) -> ShimPlan {
+    if !primary {
+        return if status.state == ShimState::Draining {
+            ShimPlan::Keep
+        } else {
+            ShimPlan::Stop
+        };
+    }
+    let open = status.logs.iter().filter(|l| !l.complete).count();
+    if let (ShimState::Logging, Some(newest), true) = (status.state, status.logs.last(), open < 2) {
+        let next = LogName::new(newest.log.seq + 1, me);
+        if view.log_size(&next).is_some() {
+            return ShimPlan::Rotate(next);
+        }
+    }
+    if status.size_bytes < size {
+        ShimPlan::Resize(size)
+    } else {
+        ShimPlan::Keep
+    }
+}
+
+/// Plans the succession of a shim that died while its device is held.
+pub(super) fn plan_successor(
+    view: ResourceView<'_>,
+    facts: &Facts,
+    pos: &ReplayPos,
+    me: &HostName,
+    plan: &mut Plan,
+) {
+    let next = LogName::new(pos.log.seq + 1, me);
+    if view.log_size(&next).is_none() {
+        // The successor takes the rest of the log into its dirty map by itself.
+        if !facts.replaying {
+            plan.shim = ShimPlan::Start(pos.clone());
+        }
+        return;
+    }
+    // It died around a switch of logs: the rest of the old log goes to the disk first, while the device waits.
+    match facts.log_end {
+        Some(end) if end == pos.pos => {
+            plan.switch = Some(SwitchStep {
+                finished: pos.clone(),
+                next,
+            })
+        }
+        Some(end) if end < pos.pos => {
+            plan.error = Some(format!(
+                "{} ends at byte {end}, before the replayed position {}",
+                pos.log, pos.pos
+            ));
+        }
+        _ => plan.replay = Some(pos.clone()),
+    }
+}

@@ -1,0 +1,325 @@
+//! The table of decisions, one situation per test.
+
+use alloc::format;
+use alloc::string::ToString;
+
+use super::*;
+use crate::control::{Counters, LogStatus, ShimState};
+use crate::link::{LinkPath, ResourceLink};
+use crate::name::ResourceName;
+use crate::stamp::Stamp;
+use crate::tree::Tree;
+
+struct Case {
+    tree: Tree,
+    res: ResourceName,
+    facts: Facts,
+    me: HostName,
+}
+
+fn host(name: &str) -> HostName {
+    HostName::new(name).unwrap()
+}
+
+fn log(seq: u64, name: &str) -> LogName {
+    LogName::new(seq, &host(name))
+}
+
+impl Case {
+    /// A member `me` of a resource of 1 MiB, synced, all switches on, at `pos` of `log`, primary `A`.
+    fn new(me: &str, at: LogName, pos: u64) -> Self {
+        let res = ResourceName::new("r").unwrap();
+        let facts = Facts {
+            pos: Some(ReplayPos::new(at, pos)),
+            ..Facts::default()
+        };
+        let mut case = Self {
+            tree: Tree::default(),
+            res,
+            facts,
+            me: host(me),
+        };
+        case.put("size", "1048576").put("primary", "A");
+        for node in ["A", "B"] {
+            case.put(&format!("data-{node}"), "/dev/x")
+                .put(&format!("syncstatus-{node}"), "1048576");
+            for switch in Switch::ALL {
+                case.put(&format!("todo-{node}/{}", switch.as_str()), "1");
+            }
+        }
+        case
+    }
+
+    fn put(&mut self, link: &str, value: &str) -> &mut Self {
+        let path = LinkPath::parse(&format!("resource-r/{link}")).unwrap();
+        self.tree.put(path, value, Stamp::default()).unwrap();
+        self
+    }
+
+    fn file(&mut self, name: LogName, size: u64) -> &mut Self {
+        self.tree
+            .logs
+            .entry(self.res.clone())
+            .or_default()
+            .insert(name, size);
+        self
+    }
+
+    fn end(&mut self, end: u64) -> &mut Self {
+        self.facts.log_end = Some(end);
+        self
+    }
+
+    fn offer(&mut self, peer: &str, log: LogName, durable: u64, complete: bool) -> &mut Self {
+        self.facts
+            .offers
+            .entry(host(peer))
+            .or_default()
+            .push(LogOffer {
+                log,
+                durable,
+                complete,
+            });
+        self
+    }
+
+    fn version(&mut self, node: &str, pos: u64) -> &mut Self {
+        let at = ReplayPos::new(log(1, "A"), pos);
+        let value = chain_version(self.tree.resource(&self.res), &self.me, &at).unwrap();
+        self.put(&format!("version-000000001-{node}"), &value)
+    }
+
+    fn plan(&self) -> Plan {
+        plan(self.tree.resource(&self.res), &self.facts, &self.me)
+    }
+
+    fn shim(&mut self, state: ShimState, logs: &[(LogName, bool)]) -> &mut Self {
+        let logs = logs
+            .iter()
+            .map(|(log, complete)| LogStatus {
+                log: log.clone(),
+                logged: 0,
+                durable: 0,
+                written_back: 0,
+                written_back_stamp: Stamp::default(),
+                complete: *complete,
+            })
+            .collect();
+        self.facts.shim = ShimFacts::Up(ShimStatus {
+            state,
+            device: Some("/dev/mars/r".into()),
+            size_bytes: 1_048_576,
+            logs,
+            error: None,
+            counters: Counters::default(),
+        });
+        self
+    }
+}
+
+#[test]
+fn who_has_not_joined_does_nothing() {
+    let mut case = Case::new("A", log(1, "A"), 0);
+    case.facts.pos = None;
+    assert_eq!(case.plan(), Plan::default());
+}
+
+#[test]
+fn a_primary_with_an_empty_own_log_starts_logging() {
+    let mut case = Case::new("A", log(1, "A"), 0);
+    case.file(log(1, "A"), 0).end(0);
+    assert_eq!(
+        case.plan().shim,
+        ShimPlan::Start(ReplayPos::new(log(1, "A"), 0))
+    );
+    assert_eq!(case.plan().replay, None);
+}
+
+#[test]
+fn a_primary_never_appends_to_an_old_log() {
+    let mut case = Case::new("A", log(1, "A"), 500);
+    case.file(log(1, "A"), 500).end(500);
+    let plan = case.plan();
+    assert_eq!(plan.shim, ShimPlan::Keep);
+    assert_eq!(plan.switch.unwrap().next, log(2, "A"));
+}
+
+#[test]
+fn a_log_of_unknown_end_is_replayed_to_find_it() {
+    let mut case = Case::new("A", log(1, "A"), 100);
+    case.file(log(1, "A"), 500);
+    assert_eq!(case.plan().replay, Some(ReplayPos::new(log(1, "A"), 100)));
+    case.put("todo-A/allow-replay", "0");
+    assert_eq!(case.plan(), Plan::default());
+}
+
+#[test]
+fn a_log_shorter_than_its_position_is_an_error() {
+    let mut case = Case::new("A", log(1, "A"), 500);
+    case.file(log(1, "A"), 400).end(400);
+    assert!(case.plan().error.unwrap().contains("byte 500"));
+}
+
+#[test]
+fn detached_means_nothing_runs_and_a_shim_stops() {
+    let mut case = Case::new("A", log(1, "A"), 0);
+    case.file(log(1, "A"), 0).end(0).put("todo-A/attach", "0");
+    assert_eq!(case.plan(), Plan::default());
+    case.shim(ShimState::Logging, &[(log(1, "A"), false)]);
+    assert_eq!(case.plan().shim, ShimPlan::Stop);
+}
+
+#[test]
+fn a_secondary_fetches_and_replays_live() {
+    let mut case = Case::new("B", log(1, "A"), 0);
+    case.offer("A", log(1, "A"), 600, false);
+    assert_eq!(case.plan().fetch, Some((log(1, "A"), host("A"))));
+    assert_eq!(case.plan().replay, None);
+    case.file(log(1, "A"), 600).end(600);
+    assert_eq!(case.plan().replay, Some(ReplayPos::new(log(1, "A"), 0)));
+    case.put("todo-B/connect", "0");
+    assert_eq!(case.plan().fetch, None);
+    assert!(case.plan().replay.is_some());
+}
+
+#[test]
+fn the_next_log_is_fetched_only_after_this_one_is_whole() {
+    let mut case = Case::new("B", log(1, "A"), 0);
+    case.file(log(1, "A"), 600)
+        .offer("A", log(1, "A"), 700, true)
+        .offer("A", log(2, "A"), 50, false);
+    assert_eq!(case.plan().fetch.unwrap().0, log(1, "A"));
+    case.file(log(1, "A"), 700);
+    assert_eq!(case.plan().fetch.unwrap().0, log(2, "A"));
+}
+
+#[test]
+fn the_switch_wants_equal_version_links() {
+    let mut case = Case::new("B", log(1, "A"), 700);
+    case.file(log(1, "A"), 700)
+        .end(700)
+        .offer("A", log(1, "A"), 700, true)
+        .offer("A", log(2, "A"), 0, false);
+    assert!(
+        case.plan()
+            .waiting
+            .unwrap()
+            .contains("version-000000001-A says none")
+    );
+    case.version("A", 700);
+    assert_eq!(case.plan().switch.unwrap().next, log(2, "A"));
+    let other = "00000000000000000000000000000000,A,700,0";
+    case.put("version-000000001-A", other);
+    assert!(case.plan().error.unwrap().contains("SPLIT BRAIN at log 1"));
+}
+
+#[test]
+fn the_writer_of_the_next_log_must_agree_too() {
+    // A crashed, B was forced to primary at byte 500 and began log 2; A has 700 bytes of its own log 1.
+    let mut case = Case::new("A", log(1, "A"), 700);
+    case.put("primary", "B")
+        .file(log(1, "A"), 700)
+        .end(700)
+        .offer("B", log(2, "B"), 50, false);
+    case.version("B", 500);
+    let plan = case.plan();
+    assert_eq!(plan.switch, None);
+    assert!(plan.waiting.unwrap().contains("split brain"));
+}
+
+#[test]
+fn two_logs_of_one_number_stop_the_start_but_not_a_running_primary() {
+    let mut case = Case::new("A", log(1, "A"), 700);
+    case.file(log(1, "A"), 700)
+        .file(log(2, "A"), 0)
+        .offer("B", log(2, "B"), 50, false);
+    assert!(case.plan().error.unwrap().contains("SPLIT BRAIN"));
+    case.shim(ShimState::Logging, &[(log(2, "A"), false)]);
+    assert_eq!(case.plan(), Plan::default());
+}
+
+#[test]
+fn sync_waits_for_a_source_that_is_not_behind() {
+    let mut case = Case::new("B", log(3, "A"), 100);
+    case.put("syncstatus-B", "4096")
+        .put("connect-B", "A")
+        .file(log(3, "A"), 100)
+        .end(100);
+    assert!(case.plan().waiting.unwrap().contains("not connected"));
+    case.offer("A", log(3, "A"), 200, false)
+        .put("replay-A", "log-000000003-A,50,0");
+    assert_eq!(case.plan().sync, None);
+    case.put("replay-A", "log-000000003-A,100,0");
+    assert_eq!(case.plan().sync, Some((host("A"), 4096)));
+    assert_eq!(case.plan().replay, None);
+    case.put("todo-B/sync", "0");
+    assert_eq!(case.plan().sync, None);
+}
+
+#[test]
+fn a_disk_is_consistent_only_behind_the_end_of_its_sync() {
+    let mut case = Case::new("B", log(1, "A"), 0);
+    case.put("replay-B", "log-000000001-A,100,0")
+        .put("syncpos-B", "log-000000001-A,200,0");
+    assert!(!is_consistent(case.tree.resource(&case.res), &host("B")));
+    case.put("replay-B", "log-000000001-A,200,0");
+    assert!(is_consistent(case.tree.resource(&case.res), &host("B")));
+    case.put("syncstatus-B", "5");
+    assert!(!is_consistent(case.tree.resource(&case.res), &host("B")));
+}
+
+#[test]
+fn a_running_shim_rotates_one_log_at_a_time() {
+    let mut case = Case::new("A", log(1, "A"), 0);
+    case.file(log(1, "A"), 600)
+        .file(log(2, "A"), 0)
+        .shim(ShimState::Logging, &[(log(1, "A"), false)]);
+    assert_eq!(case.plan().shim, ShimPlan::Rotate(log(2, "A")));
+    case.file(log(3, "A"), 0).shim(
+        ShimState::Logging,
+        &[(log(1, "A"), false), (log(2, "A"), false)],
+    );
+    assert_eq!(case.plan().shim, ShimPlan::Keep);
+    case.shim(
+        ShimState::Logging,
+        &[(log(1, "A"), true), (log(2, "A"), false)],
+    );
+    assert_eq!(case.plan().shim, ShimPlan::Rotate(log(3, "A")));
+}
+
+#[test]
+fn a_dead_shim_is_succeeded_where_the_disk_stands() {
+    let mut case = Case::new("A", log(1, "A"), 300);
+    case.facts.shim = ShimFacts::Down(Resume {
+        loop_device: "/dev/loop0".into(),
+    });
+    case.file(log(1, "A"), 600);
+    assert_eq!(
+        case.plan().shim,
+        ShimPlan::Start(ReplayPos::new(log(1, "A"), 300))
+    );
+    case.file(log(2, "A"), 100);
+    assert_eq!(case.plan().replay, Some(ReplayPos::new(log(1, "A"), 300)));
+    case.facts.pos = Some(ReplayPos::new(log(1, "A"), 600));
+    case.end(600);
+    assert_eq!(case.plan().switch.unwrap().next, log(2, "A"));
+}
+
+#[test]
+fn the_end_of_the_old_primary_is_published_before_the_position() {
+    let case = Case::new("A", log(1, "A"), 8360);
+    let at = ReplayPos::new(log(1, "A"), 0);
+    let links = position_links(case.tree.resource(&case.res), &at, 8360, &case.me);
+    assert_eq!(links[0].0, ResourceLink::Version(1, host("A")));
+    assert_eq!(
+        links[0].1,
+        crate::version::VersionValue::chain(&host("A"), 1, 8360, "").to_string()
+    );
+    assert_eq!(
+        links[1],
+        (
+            ResourceLink::Replay(host("A")),
+            "log-000000001-A,0,0".to_string()
+        )
+    );
+}
