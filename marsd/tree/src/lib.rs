@@ -1,1 +1,20 @@
+//! The symlink tree on disk: loads it as a value, writes links crash-safely, locks it, keeps the node's key.
+//!
+//! What a link means is decided in `mars-core`; here are only the system calls (`symlink-spec.md` sections 2 and 3).
+#![forbid(unsafe_code)]
 
+pub mod control_socket;
+mod dir;
+mod env;
+mod error;
+pub mod key;
+mod load;
+mod lock;
+pub mod manifest;
+mod write;
+
+pub use dir::TreeDir;
+pub use env::{Env, EnvError, wall_clock};
+pub use error::TreeError;
+pub use load::Loaded;
+pub use lock::TreeLock;
