@@ -22,6 +22,7 @@ pub mod plan;
 pub mod position;
 pub mod resource;
 pub mod stamp;
+pub mod status;
 pub mod tree;
 pub mod version;
 
