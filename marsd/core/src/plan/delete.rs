@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use crate::link::LinkPath;
 use crate::name::{HostName, ResourceName};
 use crate::position::LogName;
-use crate::tree::Tree;
+use crate::tree::{Link, Tree};
 
 /// Root that deletion orders are written against, wherever the tree really lies.
 pub const ORDER_ROOT: &str = "/mars/";
@@ -41,13 +41,14 @@ fn parse_target(value: &str) -> Option<Target> {
 
 /// The steps of node `me` for all orders in the tree.
 ///
-/// A log that this node has not yet replayed is not deleted, whatever the order says.
+/// A log that this node has not yet replayed is not deleted, whatever the order says; and a link that is newer than
+/// the order is not: it was made again after it.
 pub fn plan_delete(tree: &Tree, me: &HostName) -> Vec<DeleteStep> {
-    let orders: Vec<(u64, &str)> = tree
+    let orders: Vec<(u64, &Link)> = tree
         .links
-        .iter()
+        .range(LinkPath::DeleteOrder(0)..=LinkPath::DeleteOrder(u64::MAX))
         .filter_map(|(p, l)| match p {
-            LinkPath::DeleteOrder(n) => Some((*n, l.value.as_str())),
+            LinkPath::DeleteOrder(n) => Some((*n, l)),
             _ => None,
         })
         .collect();
@@ -64,8 +65,8 @@ pub fn plan_delete(tree: &Tree, me: &HostName) -> Vec<DeleteStep> {
     let mut steps = Vec::new();
     let mut done = mine;
     let mut blocked = false;
-    for (number, value) in orders {
-        match step_of(tree, me, number, value, border) {
+    for (number, order) in orders {
+        match step_of(tree, me, number, order, border) {
             Some(refused @ DeleteStep::Refused(..)) => {
                 blocked = true;
                 steps.push(refused);
@@ -87,11 +88,11 @@ fn step_of(
     tree: &Tree,
     me: &HostName,
     number: u64,
-    value: &str,
+    order: &Link,
     border: u64,
 ) -> Option<DeleteStep> {
     let retire = || (number < border).then_some(DeleteStep::Link(LinkPath::DeleteOrder(number)));
-    match parse_target(value) {
+    match parse_target(&order.value) {
         Some(Target::Log(res, log)) => {
             let view = tree.resource(&res);
             if view.log_size(&log).is_none() {
@@ -106,11 +107,13 @@ fn step_of(
             }
             Some(DeleteStep::Log(res, log))
         }
-        Some(Target::Link(link)) if tree.links.contains_key(&link) => Some(DeleteStep::Link(link)),
+        Some(Target::Link(link)) if tree.stamp(&link).is_some_and(|stamp| stamp <= order.stamp) => {
+            Some(DeleteStep::Link(link))
+        }
         Some(Target::Link(_)) => retire(),
         None => Some(DeleteStep::Refused(
             number,
-            alloc::format!("'{value}' is nothing that may be deleted"),
+            alloc::format!("'{}' is nothing that may be deleted", order.value),
         )),
     }
 }
@@ -189,6 +192,21 @@ mod tests {
         )
         .unwrap();
         assert_eq!(plan_delete(&tree, &me), []);
+    }
+
+    #[test]
+    fn a_link_made_again_after_the_order_stays() {
+        let (mut tree, me) = tree(2);
+        let link = LinkPath::parse("resource-r/connect-B").unwrap();
+        let order = LinkPath::parse("todo-global/delete-000000003").unwrap();
+        tree.put(order, "/mars/resource-r/connect-B", Stamp::new(5, 0))
+            .unwrap();
+        for (secs, goes) in [(4, true), (5, true), (6, false)] {
+            tree.put(link.clone(), "A", Stamp::new(secs, 0)).unwrap();
+            let steps = plan_delete(&tree, &me);
+            let step = DeleteStep::Link(link.clone());
+            assert_eq!(steps.contains(&step), goes, "{secs}: {steps:?}");
+        }
     }
 
     #[test]
