@@ -1,0 +1,64 @@
+//! Starts and stops marsd on a node.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use mars_core::Stamp;
+
+use crate::cluster::poll;
+use crate::error::{Context, Result};
+use crate::node::{Node, Task};
+
+impl Node {
+    /// Starts marsd and waits until it has published its sign of life.
+    ///
+    /// # Errors
+    /// It ends, or gives no sign of life; the error shows its last messages.
+    pub fn start_marsd(&self) -> Result<Task> {
+        let begin = now()?;
+        let mut task = self.spawn("marsd", "exec marsd")?;
+        let alive = format!("alive-{}", self.name());
+        let mut ended = false;
+        let published = poll(Duration::from_secs(30), || {
+            ended = !task.runs();
+            let fresh = self.link_stamp(&alive).is_some_and(|s| s >= begin);
+            ended || (fresh && self.link_is(&alive, "1"))
+        });
+        let state = if ended {
+            "ended"
+        } else {
+            "gives no sign of life"
+        };
+        (!ended && published.is_ok())
+            .then_some(task)
+            .context(format!(
+                "marsd on {} {state}: {}",
+                self.name(),
+                self.log_tail("marsd", 20)
+            ))
+    }
+
+    /// Ends marsd as a service manager does, and waits for its end.
+    ///
+    /// # Errors
+    /// None runs, or it does not end.
+    pub fn stop_marsd(&self) -> Result {
+        for process in self.processes("marsd")? {
+            process.signal(nix::sys::signal::Signal::SIGTERM)?;
+        }
+        poll(Duration::from_secs(60), || {
+            self.processes("marsd").is_ok_and(|p| p.is_empty())
+        })
+        .context(format!("marsd on {} does not end", self.name()))
+    }
+}
+
+fn now() -> Result<Stamp> {
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .context("read the clock")?;
+    let secs = i64::try_from(since.as_secs()).context("read the clock")?;
+    // File times come from a coarser clock, which may lag by a tick.
+    let lag = Duration::from_millis(20);
+    let nanos = since.subsec_nanos().saturating_sub(lag.subsec_nanos());
+    Ok(Stamp::new(secs, nanos))
+}

@@ -1,0 +1,1 @@
+//! Write load whose acknowledged writes are known, so that each can be looked for afterwards.

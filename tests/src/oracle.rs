@@ -1,0 +1,1 @@
+//! What decides whether a scenario has succeeded: the content of disks and files.
