@@ -128,6 +128,8 @@ fn install(programs: &Path, sbin: &Path) -> Result {
             bind(&from, &sbin.join(program), MsFlags::empty())?;
         }
     }
+    let own = std::env::current_exe().context("find the own executable")?;
+    bind(&own, &sbin.join("mars-node"), MsFlags::empty())?;
     link("marsadm", &sbin.join("MARSADM"))?;
     link("mars-status", &sbin.join("MARS-STATUS"))
 }
@@ -249,8 +251,9 @@ pub fn node_main(args: &[String]) -> Result {
         ["supervise", dir] => crate::supervisor::supervise(Path::new(dir)),
         ["hold", dir] => hold(Path::new(dir)),
         ["init", dir, name, programs] => init(&PathBuf::from(dir), name, Path::new(programs)),
+        ["load" | "state", ..] => crate::load::load_main(&words),
         _ => Err(fail(
-            "usage: mars-node supervise DIR | hold DIR | init DIR NAME PROGRAMS (started by the harness)",
+            "usage: mars-node supervise DIR | hold DIR | init DIR NAME PROGRAMS | load ... | state ...",
         )),
     }
 }

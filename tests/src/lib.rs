@@ -19,7 +19,9 @@ pub mod oracle;
 pub mod process;
 pub mod requirements;
 pub mod sandbox;
+pub mod setup;
 pub mod ssh;
+pub mod story;
 pub mod supervisor;
 pub mod tree;
 

@@ -70,10 +70,13 @@ impl Network {
     pub fn plug(&self, number: usize, init: &Process) -> Result {
         let port = format!("port{number}");
         let pid = init.pid.to_string();
+        // The same after every boot, as with a real card: neighbours remember it.
+        let mac = format!("02:77:00:00:00:{number:02x}");
         // The port of the node's last life may still be on its way out.
         let made = poll(Duration::from_secs(10), || {
             self.run(&[
-                "ip", "link", "add", &port, "type", "veth", "peer", "name", "eth0", "netns", &pid,
+                "ip", "link", "add", &port, "type", "veth", "peer", "name", "eth0", "address",
+                &mac, "netns", &pid,
             ])
             .is_ok()
         });

@@ -1,6 +1,7 @@
 //! One node: booting it, running commands in it, pulling its plug.
 
 use std::fs::{self, File, OpenOptions};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
@@ -231,6 +232,8 @@ impl Node {
             .stdin(Stdio::null())
             .stdout(file)
             .stderr(twin)
+            // Ctrl-C in the terminal is for the owner alone.
+            .process_group(0)
             .spawn()
             .context(format!("start `{script}` on {}", self.name))?;
         Ok(Task {

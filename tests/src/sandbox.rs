@@ -15,6 +15,8 @@ use crate::requirements::built_dir;
 use crate::supervisor::destroy;
 
 const PREFIX: &str = "mars-tests.";
+/// Lies in the directory of a cluster that was left up on purpose.
+const KEPT_FILE: &str = "kept";
 /// Sent to the supervisor before the pipe closes: leave the cluster up.
 pub const KEEP: &[u8] = b"keep";
 /// Printed by the supervisor once it holds the lock.
@@ -70,6 +72,8 @@ impl Sandbox {
     /// # Errors
     /// The supervisor is gone.
     pub fn keep(mut self) -> Result<PathBuf> {
+        let mark = self.dir.join(KEPT_FILE);
+        std::fs::write(&mark, "").context(format!("write {}", mark.display()))?;
         if let Some(mut pipe) = self.pipe.take() {
             pipe.write_all(KEEP)
                 .context("tell the supervisor to keep the cluster")?;
@@ -88,11 +92,18 @@ impl Drop for Sandbox {
     }
 }
 
-/// Clusters that stand, with or without a living owner.
+/// Directories of clusters that were left up with [`Sandbox::keep`].
 ///
 /// # Errors
 /// The base directory cannot be read.
-pub fn all_dirs() -> Result<Vec<PathBuf>> {
+pub fn kept_dirs() -> Result<Vec<PathBuf>> {
+    let mut dirs = all_dirs()?;
+    dirs.retain(|dir| dir.join(KEPT_FILE).exists());
+    Ok(dirs)
+}
+
+/// Clusters that stand, with or without a living owner.
+fn all_dirs() -> Result<Vec<PathBuf>> {
     let base = base_dir();
     let entries = fs::read_dir(&base).context(format!("read {}", base.display()))?;
     Ok(entries

@@ -1,0 +1,58 @@
+# MARS: asynchronous replication of block devices. `make` explains the targets.
+
+CARGO ?= cargo
+prefix ?= /usr/local
+sbindir ?= $(prefix)/sbin
+APT_PACKAGES = e2fsprogs fio gcc iproute2 libc6-dev libssl-dev make nftables openssh-client openssh-server \
+	pkg-config rsync util-linux xfsprogs
+PROGRAMS = marsd mars-shim marsadm mars-status
+
+.DEFAULT_GOAL := help
+.PHONY: help deps build run test scenarios bench lint install clean
+
+help: ## Show this list
+	@echo "MARS targets:"
+	@sed -n 's/^\([a-z-]*\):[^#]*## /  \1\t/p' $(MAKEFILE_LIST) | expand -t 14
+
+deps: ## Install the Debian packages that building and testing need (only those that are missing)
+	@missing=$$(for p in $(APT_PACKAGES); do \
+	    dpkg-query -W -f='$${db:Status-Status}\n' $$p 2>/dev/null | grep -qx installed || printf '%s ' $$p; done); \
+	[ -z "$$missing" ] && exit 0; \
+	echo "installing missing packages: $$missing"; \
+	command -v apt-get >/dev/null || { echo "this is no Debian: install what these packages hold by hand" >&2; exit 1; }; \
+	[ "$$(id -u)" = 0 ] || { echo "this needs root: sudo apt-get install $$missing" >&2; exit 1; }; \
+	export DEBIAN_FRONTEND=noninteractive; \
+	apt-get install -y -qq --no-install-recommends $$missing >/dev/null 2>&1 || \
+	    { apt-get update -qq && apt-get install -y -qq --no-install-recommends $$missing >/dev/null; }
+	@command -v $(CARGO) >/dev/null || { echo "cargo is missing: install Rust 1.85 or newer (https://rustup.rs)" >&2; exit 1; }
+
+build: deps ## Compile everything
+	$(CARGO) build --workspace
+
+run: build ## Watch two nodes replicate: create, join, sync, hand over, compare (KEEP=1 leaves them up)
+	@$(CARGO) run --quiet --package mars-tests --bin mars-run -- $(if $(KEEP),--keep)
+
+test: build ## Run every test: of the crates, then of whole clusters (needs root)
+	$(CARGO) test --workspace --exclude mars-tests
+	$(CARGO) test --package mars-tests --lib --bins --tests -- --test-threads=1
+
+scenarios: build ## Run one cluster scenario only: make scenarios S=handover
+	$(CARGO) test --package mars-tests --test '$(or $(S),*)' -- --test-threads=1 --nocapture
+
+bench: deps ## Measure the data path and replication (needs root)
+	$(CARGO) build --release --workspace
+	$(CARGO) run --release --package mars-tests --bin mars-bench
+
+lint: deps ## Check formatting and run clippy, warnings are errors
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
+
+install: deps ## Install the programs (DESTDIR, prefix=/usr/local), also as MARSADM and MARS-STATUS
+	$(CARGO) build --release $(addprefix --package ,$(PROGRAMS))
+	install -d $(DESTDIR)$(sbindir)
+	install -m 755 $(addprefix $${CARGO_TARGET_DIR:-target}/release/,$(PROGRAMS)) $(DESTDIR)$(sbindir)
+	ln -sf marsadm $(DESTDIR)$(sbindir)/MARSADM
+	ln -sf mars-status $(DESTDIR)$(sbindir)/MARS-STATUS
+
+clean: ## Remove what was built
+	$(CARGO) clean
