@@ -1,11 +1,13 @@
 //! Looks at the tree of a node from outside, without disturbing it.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
-use mars_core::{ReplayPos, Stamp};
+use mars_core::{LinkPath, ReplayPos, Stamp};
 
+use crate::error::{Context, Result};
 use crate::node::Node;
 
 impl Node {
@@ -84,5 +86,31 @@ impl Node {
             .collect();
         logs.sort();
         logs
+    }
+}
+
+impl Node {
+    /// All visible links of the tree with their values, each checked against the grammar.
+    ///
+    /// # Errors
+    /// A symlink that is no link of MARS, or holds a value that its grammar does not allow.
+    pub fn links(&self) -> Result<BTreeMap<String, String>> {
+        let text =
+            self.run("cd /mars && find . -name '.?*' -prune -o -type l -printf '%P\\t%l\\n'")?;
+        text.lines()
+            .map(|line| {
+                let (path, value) = line
+                    .split_once('\t')
+                    .context(format!("unexpected line of find: {line}"))?;
+                let parsed = LinkPath::parse(path).context(format!(
+                    "/mars/{path} on {} is no link of MARS",
+                    self.name()
+                ))?;
+                parsed
+                    .check_value(value)
+                    .context(format!("/mars/{path} on {}", self.name()))?;
+                Ok((path.to_owned(), value.to_owned()))
+            })
+            .collect()
     }
 }
