@@ -1,7 +1,9 @@
 //! The harness itself: nodes are separate, reach each other, can be cut off, die and come back, and leave nothing.
 
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use mars_tests::cluster::poll;
 use mars_tests::{Cluster, Context, Result, fail};
 
 #[test]
@@ -67,5 +69,28 @@ fn nodes_are_machines_of_their_own() -> Result {
     if left.contains(&*dir.to_string_lossy()) {
         return Err(fail(format!("{} is left: {left}", disk.device.display())));
     }
+    Ok(())
+}
+
+#[test]
+fn a_killed_test_leaves_nothing() -> Result {
+    let base = tempfile::tempdir_in("/var/tmp").context("create a directory")?;
+    let entries = || base.path().read_dir().map_or(0, Iterator::count);
+    let mut victim = Command::new(std::env::current_exe().context("own executable")?)
+        .args(["--exact", "nodes_are_machines_of_their_own"])
+        .env("MARS_TESTS_DIR", base.path())
+        .stdout(Stdio::null())
+        .spawn()
+        .context("start a test")?;
+    let booted = || {
+        let pattern = format!("{}/mars-tests.", base.path().display());
+        mars_tests::command::host(&["pgrep", "-f", &format!("init {pattern}.*/db-1")]).is_ok()
+    };
+    poll(Duration::from_secs(30), booted)?;
+    victim.kill().context("kill the test")?;
+    victim.wait().context("wait for the test")?;
+    poll(Duration::from_secs(30), || entries() == 0).context("the cluster is not removed")?;
+    let left = mars_tests::command::host(&["losetup", "--all"])?;
+    assert!(!left.contains(&*base.path().to_string_lossy()), "{left}");
     Ok(())
 }
