@@ -1,0 +1,168 @@
+//! `leave-resource`: gives up this node's copy; all nodes forget its links through deletion orders.
+
+use std::fs;
+
+use mars_core::link::{ActualKey, NO_PRIMARY, ResourceLink};
+use mars_core::{HostName, LinkPath, ResourceName, ResourceView, Switch};
+
+use crate::context::{Context, Edit, is_alive, say};
+use crate::error::{AdmError, Result};
+use crate::resource::primary_of;
+
+/// Leaves a resource.
+pub(crate) fn run(ctx: &mut Context, res: &ResourceName) -> Result<()> {
+    let tree = ctx.quiet_tree();
+    let view = tree.resource(res);
+    let me = ctx.me().clone();
+    check_role(view, &me)?;
+    if !ctx.opts.force {
+        check_stopped(view, &me, is_alive(&tree, &me))?;
+    }
+    let path = |link: &ResourceLink| LinkPath::res(res, link.clone());
+    let mut edits = redirect_peers(view, &me);
+    let own: Vec<&ResourceLink> = view
+        .links()
+        .map(|(link, _)| link)
+        .filter(|link| owner(link) == Some(&me))
+        .collect();
+    let disk = ctx.dir.link_path(&path(&ResourceLink::Data(me.clone())));
+    let sparse = fs::symlink_metadata(&disk).is_ok_and(|m| m.is_file());
+    // The disk goes first: from then on the daemon of this node does not write any of the other links.
+    if sparse {
+        set_aside(ctx, res, &disk)?;
+    }
+    let is_data = |link: &ResourceLink| matches!(link, ResourceLink::Data(_));
+    for link in own.iter().filter(|l| is_data(l) && !sparse) {
+        edits.insert(0, Edit::Remove(path(link)));
+    }
+    for link in own.iter().filter(|l| !is_data(l)) {
+        edits.push(Edit::Remove(path(link)));
+    }
+    for link in &own {
+        edits.push(Edit::Order(path(link).to_string()));
+    }
+    ctx.apply(&edits)?;
+    say(&format!("successfully left resource '{res}'"));
+    Ok(())
+}
+
+fn check_role(view: ResourceView<'_>, me: &HostName) -> Result<()> {
+    let res = view.name();
+    let primary = LinkPath::res(res, ResourceLink::Primary);
+    if primary_of(view)?.as_ref() == Some(me) {
+        return Err(
+            AdmError::refused("operation 'leave-resource' cannot be executed on primary")
+                .link(format!("{primary} -> {me}"))
+                .remedy(format!(
+                    "on another member: marsadm primary {res}; or here: marsadm secondary {res}"
+                )),
+        );
+    }
+    let key = ResourceLink::Actual(me.clone(), ActualKey::IsPrimary);
+    if view.actual(me, ActualKey::IsPrimary) {
+        return Err(AdmError::refused("the device is still served here")
+            .link(format!(
+                "{} -> 1 (primary is {})",
+                LinkPath::res(res, key),
+                view.get(ResourceLink::Primary).unwrap_or(NO_PRIMARY)
+            ))
+            .remedy("close it and wait until everything is written back"));
+    }
+    Ok(())
+}
+
+fn check_stopped(view: ResourceView<'_>, me: &HostName, alive: bool) -> Result<()> {
+    let res = view.name();
+    let commands = [
+        (Switch::Attach, "detach"),
+        (Switch::Connect, "disconnect-local"),
+        (Switch::Sync, "pause-sync-local"),
+        (Switch::AllowReplay, "pause-replay-local"),
+    ];
+    for (switch, command) in commands {
+        if view.switch(me, switch) {
+            let link = LinkPath::res(res, ResourceLink::Todo(me.clone(), switch));
+            return Err(AdmError::refused(format!("switch '{link}' is not off"))
+                .link(format!("{link} -> 1"))
+                .remedy(format!("marsadm {command} {res}; or --force")));
+        }
+    }
+    let running = [
+        ActualKey::CopySyncstatus(me.clone()),
+        ActualKey::LogfileUpdate,
+    ];
+    for key in running {
+        if alive && view.actual(me, key.clone()) {
+            let link = LinkPath::res(res, ResourceLink::Actual(me.clone(), key));
+            return Err(
+                AdmError::refused(format!("running status '{link}' is not off"))
+                    .link(format!("{link} -> 1"))
+                    .remedy("try again in a moment"),
+            );
+        }
+    }
+    Ok(())
+}
+
+/// Who synced from this node syncs from this node's peer from now on.
+fn redirect_peers(view: ResourceView<'_>, me: &HostName) -> Vec<Edit> {
+    let mut edits = Vec::new();
+    let primary = view.primary().flatten();
+    for (link, value) in view.links() {
+        let ResourceLink::Connect(host) = link else {
+            continue;
+        };
+        if value != me.as_str() || host == me {
+            continue;
+        }
+        let path = LinkPath::res(view.name(), link.clone());
+        let peer = view
+            .connect(me)
+            .or_else(|| primary.clone())
+            .filter(|peer| peer != host && peer != me);
+        match peer {
+            Some(peer) => {
+                say(&format!("changing '{path}' from '{me}' to '{peer}'"));
+                edits.push(Edit::Set(path, peer.to_string()));
+            }
+            None => {
+                edits.push(Edit::Remove(path.clone()));
+                edits.push(Edit::Order(path.to_string()));
+            }
+        }
+    }
+    edits
+}
+
+/// The node whose membership a link belongs to.
+fn owner(link: &ResourceLink) -> Option<&HostName> {
+    use ResourceLink as R;
+    match link {
+        R::Size | R::Primary => None,
+        R::Data(h)
+        | R::Device(h)
+        | R::SyncStatus(h)
+        | R::VerifyStatus(h)
+        | R::SyncPos(h)
+        | R::ActSize(h)
+        | R::Connect(h)
+        | R::Replay(h)
+        | R::Version(_, h)
+        | R::Todo(h, _)
+        | R::Actual(h, _) => Some(h),
+    }
+}
+
+/// A sparse file holds data: it is kept under another name.
+fn set_aside(ctx: &Context, res: &ResourceName, disk: &std::path::Path) -> Result<()> {
+    if ctx.opts.dry_run {
+        return Ok(());
+    }
+    let kept = ctx.dir.resource_dir(res).join(format!("left-{}", ctx.me()));
+    fs::rename(disk, &kept).map_err(|e| AdmError::system("rename", disk.display(), e))?;
+    say(&format!(
+        "the disk of this node is kept as '{}', remove it when it is not needed",
+        kept.display()
+    ));
+    Ok(())
+}
