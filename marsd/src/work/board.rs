@@ -163,7 +163,7 @@ mod tests {
         assert_eq!(*rx.borrow_and_update(), state(168, true));
         assert_eq!(board.offers(&res).len(), 1);
         assert!(board.offers(&other).is_empty());
-        assert_eq!(board.resources(), [res.clone()]);
+        assert_eq!(board.resources(), std::slice::from_ref(&res));
         board.forget(&res, &log);
         assert!(rx.has_changed().is_err());
         assert!(board.offers(&res).is_empty());

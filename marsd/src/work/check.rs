@@ -122,9 +122,11 @@ pub struct ScanEnd {
 
 const SCAN_CHUNK: usize = 1024 * 1024;
 
-/// Reads the logfile from the record boundary `from` and finds the end of its valid records.
+/// Reads the logfile from the record boundary `from` and finds the end of its valid records. What it finds is on
+/// stable storage: the file is flushed first, since its last writer may have been killed before doing so.
 pub fn scan_valid_end(path: &Path, from: u64) -> io::Result<ScanEnd> {
     let file = File::open(path)?;
+    file.sync_data()?;
     let size = file.metadata()?.len();
     if from > size {
         let why =

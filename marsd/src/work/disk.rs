@@ -331,4 +331,40 @@ mod tests {
         assert!(disk.read(1024, 1024).is_err());
         assert!(Disk::open_shared(Path::new("/nonexistent"), 0).is_err());
     }
+
+    #[test]
+    #[ignore = "needs root and a free loop device"]
+    fn a_block_device_is_claimed_and_a_second_claim_says_so() {
+        let (_dir, path) = file(1 << 20);
+        let losetup = |args: &[&str]| {
+            let out = std::process::Command::new("losetup")
+                .args(args)
+                .output()
+                .unwrap();
+            assert!(out.status.success(), "{out:?}");
+            PathBuf::from(String::from_utf8(out.stdout).unwrap().trim())
+        };
+        let device = losetup(&["--find", "--show", path.to_str().unwrap()]);
+        let first = Disk::open_exclusive(&device, 1 << 20).unwrap();
+        let second = Disk::open_exclusive(&device, 1 << 20)
+            .unwrap_err()
+            .to_string();
+        let shared = Disk::open_shared(&device, 1 << 20).unwrap();
+        let extent = Extent {
+            pos: 512,
+            len: 512,
+            pieces: vec![0..256, 256..512],
+        };
+        first.write(&[extent], &[7; 512]).unwrap();
+        first.flush().unwrap();
+        let seen = shared.read(0, 1024).unwrap();
+        assert!(first.direct.is_some() && first.size().unwrap() == 1 << 20);
+        drop((first, shared));
+        losetup(&["--detach", device.to_str().unwrap()]);
+        assert!(
+            second.contains("in use") && second.contains("loop"),
+            "{second}"
+        );
+        assert!(seen[..512] == [0; 512] && seen[512..] == [7; 512]);
+    }
 }

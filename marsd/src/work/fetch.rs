@@ -127,14 +127,6 @@ pub enum FetchError {
         /// Why.
         cause: FrameError,
     },
-    /// The peer is silent.
-    #[error("fetching {} from {peer}: nothing heard for {} s", path.display(), SILENCE_MAX.as_secs())]
-    Silent {
-        /// The local logfile.
-        path: PathBuf,
-        /// The peer.
-        peer: String,
-    },
 }
 
 /// Fetches until the log is complete, the job is cancelled or something fails; `progress` follows it.
@@ -218,10 +210,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Fetcher<'_, S> {
         let event = tokio::select! {
             biased;
             () = self.job.cancel.cancelled() => Ok(Event::Cancelled),
-            frame = self.input.next() => frame.map(Event::Frame),
+            frame = self.input.next_within(SILENCE_MAX) => frame.map(Event::Frame),
             // Nothing more has arrived yet: the time to flush.
             () = std::future::ready(()), if dirty => Ok(Event::Idle),
-            () = tokio::time::sleep(SILENCE_MAX) => return Err(self.silent()),
         };
         event.map_err(|cause| self.stream(cause))
     }
@@ -240,7 +231,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Fetcher<'_, S> {
             let file = Arc::clone(&self.file);
             let written = blocking(move || file.write_all_at(&records, end)).await;
             if let Err(cause) = written {
-                return Err(self.undo(end, cause).await);
+                return Err(self.undo("append to", end, cause).await);
             }
         }
         let received = as_u64(bytes.len());
@@ -277,7 +268,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Fetcher<'_, S> {
         if end > self.flushed {
             let file = Arc::clone(&self.file);
             let synced = blocking(move || file.sync_data()).await;
-            synced.map_err(|e| self.file_error("flush", e))?;
+            if let Err(cause) = synced {
+                // The kernel reports a lost write only once, so nothing unflushed may stay to be believed later.
+                return Err(self.undo("flush", self.flushed, cause).await);
+            }
             self.flushed = end;
         }
         self.flushed_at = Instant::now();
@@ -291,14 +285,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Fetcher<'_, S> {
         Ok(())
     }
 
-    /// After a failed append (no space): nothing of it may stay behind the last good record.
-    async fn undo(&mut self, end: u64, cause: io::Error) -> FetchError {
+    /// After a failed append (no space) or flush: nothing of it may stay behind the last good record.
+    async fn undo(&mut self, op: &'static str, end: u64, cause: io::Error) -> FetchError {
         self.check = RecordCheck::new(end);
         let file = Arc::clone(&self.file);
         if let Err(e) = blocking(move || file.set_len(end)).await {
             tracing::warn!(log = %self.job.path.display(), end, "cannot cut off a failed append: {e}");
         }
-        self.file_error("append to", cause)
+        self.file_error(op, cause)
     }
 
     fn file_error(&self, op: &'static str, cause: io::Error) -> FetchError {
@@ -329,11 +323,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Fetcher<'_, S> {
     fn stream(&self, cause: FrameError) -> FetchError {
         let (path, peer) = self.place();
         FetchError::Stream { path, peer, cause }
-    }
-
-    fn silent(&self) -> FetchError {
-        let (path, peer) = self.place();
-        FetchError::Silent { path, peer }
     }
 
     fn place(&self) -> (PathBuf, String) {

@@ -28,13 +28,15 @@ pub const DATA_MAX: usize = 256 * 1024;
 /// An idle server shows that it lives this often.
 pub const ALIVE_EVERY: Duration = Duration::from_secs(5);
 
-/// How serving a log came to its normal end.
+/// How serving a log or a disk came to its normal end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ServeEnd {
     /// The log is complete and all of it was sent.
     Complete,
     /// The client closed the connection.
     PeerGone,
+    /// Cancelled on this side.
+    Cancelled,
 }
 
 /// Why serving a log failed.
@@ -225,18 +227,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Server<S> {
         &self,
         result: Result<(), FrameError>,
     ) -> Result<Option<ServeEnd>, ServeError> {
-        use io::ErrorKind::{BrokenPipe, ConnectionReset, NotConnected, UnexpectedEof};
         match result {
             Ok(()) => Ok(None),
-            Err(FrameError::Closed | FrameError::Torn) => Ok(Some(ServeEnd::PeerGone)),
-            Err(FrameError::Io(e))
-                if matches!(
-                    e.kind(),
-                    BrokenPipe | ConnectionReset | NotConnected | UnexpectedEof
-                ) =>
-            {
-                Ok(Some(ServeEnd::PeerGone))
-            }
+            Err(e) if e.is_gone() => Ok(Some(ServeEnd::PeerGone)),
             Err(cause) => Err(ServeError::Stream {
                 path: self.path.clone(),
                 cause,

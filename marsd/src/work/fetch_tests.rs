@@ -260,7 +260,7 @@ async fn a_silent_peer_is_given_up() {
     let (_near, far) = duplex(100);
     let (client, _, _) = start_client(far, &copy_of(&log), 0);
     let error = client.await.unwrap().unwrap_err();
-    assert!(matches!(error, FetchError::Silent { .. }), "{error}");
+    assert!(error.to_string().contains("nothing was heard"), "{error}");
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! Frames of bulk data on a stream: one byte kind, four bytes little-endian length, payload.
 
 use std::io;
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
@@ -50,9 +51,27 @@ pub enum FrameError {
         /// Its announced length in bytes.
         len: u64,
     },
+    /// The other side sends nothing at all.
+    #[error("nothing was heard from the peer for {} s", .0.as_secs())]
+    Silent(Duration),
     /// The stream failed.
     #[error("connection failed: {0}")]
     Io(#[from] io::Error),
+}
+
+impl FrameError {
+    /// Whether the other side has closed or reset the connection, at whatever point.
+    pub fn is_gone(&self) -> bool {
+        use io::ErrorKind::{BrokenPipe, ConnectionReset, NotConnected, UnexpectedEof, WriteZero};
+        match self {
+            Self::Closed | Self::Torn => true,
+            Self::Io(e) => matches!(
+                e.kind(),
+                BrokenPipe | ConnectionReset | NotConnected | UnexpectedEof | WriteZero
+            ),
+            Self::Silent(_) | Self::TooLong { .. } => false,
+        }
+    }
 }
 
 /// Reads frames; `next` loses nothing when its future is dropped.
@@ -77,13 +96,29 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
             if let Some(frame) = self.take()? {
                 return Ok(frame);
             }
-            if self.stream.read_buf(&mut self.buf).await? == 0 {
-                return Err(match self.buf.is_empty() {
-                    true => FrameError::Closed,
-                    false => FrameError::Torn,
-                });
-            }
+            self.fill().await?;
         }
+    }
+
+    /// The next frame; gives up when not a single byte comes for `silence`. Cancel-safe.
+    pub async fn next_within(&mut self, silence: Duration) -> Result<Frame, FrameError> {
+        loop {
+            if let Some(frame) = self.take()? {
+                return Ok(frame);
+            }
+            let filled = tokio::time::timeout(silence, self.fill()).await;
+            filled.unwrap_or(Err(FrameError::Silent(silence)))?;
+        }
+    }
+
+    async fn fill(&mut self) -> Result<(), FrameError> {
+        if self.stream.read_buf(&mut self.buf).await? > 0 {
+            return Ok(());
+        }
+        Err(match self.buf.is_empty() {
+            true => FrameError::Closed,
+            false => FrameError::Torn,
+        })
     }
 
     fn take(&mut self) -> Result<Option<Frame>, FrameError> {
@@ -149,6 +184,12 @@ pub async fn refuse<W: AsyncWrite + Unpin>(stream: &mut W, why: &str) -> Result<
 pub(crate) fn get_u64(bytes: &[u8], at: usize) -> Option<u64> {
     let part = bytes.get(at..at.checked_add(8)?)?;
     Some(u64::from_le_bytes(part.try_into().ok()?))
+}
+
+/// Reads four little-endian bytes at `at`.
+pub(crate) fn get_u32(bytes: &[u8], at: usize) -> Option<u32> {
+    let part = bytes.get(at..at.checked_add(4)?)?;
+    Some(u32::from_le_bytes(part.try_into().ok()?))
 }
 
 #[cfg(test)]

@@ -14,11 +14,16 @@ pub mod fetch_serve;
 pub mod frame;
 pub mod rate;
 pub mod replay;
+pub mod sync;
+pub mod sync_proto;
+pub mod sync_serve;
 
 #[cfg(test)]
 mod fetch_tests;
 #[cfg(test)]
 mod replay_tests;
+#[cfg(test)]
+mod sync_tests;
 #[cfg(test)]
 mod testkit;
 
@@ -31,6 +36,8 @@ pub use replay::{
     ReplayControl, ReplayEnd, ReplayError, ReplayJob, ReplayReason, ReplayReport, ReplayUntil,
     replay,
 };
+pub use sync::{SyncEnd, SyncError, SyncJob, SyncProgress, sync};
+pub use sync_serve::{SyncSource, serve_sync};
 pub use tokio_util::sync::CancellationToken as Cancel;
 
 use std::io;
