@@ -1,1 +1,107 @@
-fn main() {}
+//! `marsd`: the daemon of MARS.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::Parser;
+use mars_tree::Env;
+use tracing_subscriber::EnvFilter;
+
+/// The brain of MARS: watches the symlink tree, drives sync, replay and switches, talks to the other nodes.
+///
+/// Runs in the foreground and logs to stderr; one per node. It may be killed at any moment: devices are served on by
+/// their shims, and the next marsd picks up where things are.
+#[derive(Debug, Parser)]
+#[command(
+    version,
+    after_help = "Environment: MARS_DIR (the tree, default /mars), MARS_HOST (own name, default \
+`uname -n`), MARS_RUN (sockets, default /run/mars), MARS_LOG (level of messages: error, warn, info, debug; default info).\n\
+Exit codes: 0 ended by a signal, 1 could not run (the message says why), 2 wrong command line."
+)]
+struct Args {
+    /// TCP port for the other nodes.
+    #[arg(long, default_value_t = marsd::net::DEFAULT_PORT)]
+    port: u16,
+    /// Which shim serves the devices.
+    #[arg(long, value_enum, default_value_t = ShimKind::User)]
+    shim: ShimKind,
+    /// Directory of the devices.
+    #[arg(long, default_value = "/dev/mars")]
+    device_dir: PathBuf,
+    /// The user-space shim, if it is not beside this program.
+    #[arg(long, env = "MARS_SHIM")]
+    shim_program: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum ShimKind {
+    /// The user-space process over FUSE and loop.
+    User,
+}
+
+fn main() -> ExitCode {
+    let mut words = std::env::args_os().skip(1);
+    if words.next().is_some_and(|word| word == "rsync-bridge") {
+        return bridge(words.next().map(PathBuf::from).as_deref());
+    }
+    let args = Args::parse();
+    let filter = EnvFilter::try_from_env("MARS_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let colours = nix::unistd::isatty(std::io::stderr()).unwrap_or(false);
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(colours)
+        .init();
+    match start(args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            tracing::error!("{why}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The remote shell of rsync: hidden, started by rsync itself.
+fn bridge(socket: Option<&Path>) -> ExitCode {
+    let Some(socket) = socket else {
+        eprintln!("usage: marsd rsync-bridge SOCKET (started by rsync only)");
+        return ExitCode::from(2);
+    };
+    match marsd::net::bridge_main(socket) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("marsd rsync-bridge: {}: {e}", socket.display());
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn start(args: Args) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    let ShimKind::User = args.shim;
+    let env = Env::from_env()?;
+    let own_exe = std::env::current_exe()?;
+    let shim_exe = args
+        .shim_program
+        .unwrap_or_else(|| own_exe.with_file_name("mars-shim"));
+    if !shim_exe.is_file() {
+        return Err(format!(
+            "the shim {} does not exist: name it with --shim-program",
+            shim_exe.display()
+        )
+        .into());
+    }
+    let options = marsd::daemon::Options {
+        env,
+        port: args.port,
+        device_dir: args.device_dir,
+        shim_exe,
+        own_exe,
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
+    let result = runtime.block_on(marsd::daemon::run(options));
+    // Blocking workers end by their cancel tokens; a stuck disk must not keep the daemon.
+    runtime.shutdown_timeout(std::time::Duration::from_secs(5));
+    result
+}

@@ -48,11 +48,24 @@ pub(super) fn plan_log(
                 Some(next) if applied && is_complete(view, facts, pos, &next, me) => {
                     plan_switch(view, pos, me, next, plan);
                 }
-                None if applied && primary => plan_logging(pos, me, plan),
+                None if applied && primary && !more_is_offered(view, facts, pos, me) => {
+                    plan_logging(pos, me, plan)
+                }
                 _ => plan.replay = replay_allowed.then(|| pos.clone()),
             }
         }
     }
+}
+
+/// A new primary first takes all that a connected peer still has of the log before.
+fn more_is_offered(view: ResourceView<'_>, facts: &Facts, pos: &ReplayPos, me: &HostName) -> bool {
+    pos.log.host != *me
+        && view.switch(me, Switch::Connect)
+        && facts
+            .offers
+            .values()
+            .flatten()
+            .any(|o| o.log == pos.log && o.durable > pos.pos)
 }
 
 fn plan_logging(pos: &ReplayPos, me: &HostName, plan: &mut Plan) {

@@ -107,7 +107,7 @@ pub struct Plan {
     pub shim: ShimPlan,
     /// Replay from this position on.
     pub replay: Option<ReplayPos>,
-    /// Sync from this peer, from this byte on.
+    /// Sync from this peer, from this byte on, as soon as no replay runs.
     pub sync: Option<(HostName, u64)>,
     /// Fetch this log from this peer.
     pub fetch: Option<(LogName, HostName)>,

@@ -58,6 +58,5 @@ pub(super) fn plan_sync(
         ));
         return None;
     }
-    // The replay must have ended before the first block is compared.
-    (!facts.replaying).then(|| (peer, view.sync_status(me).unwrap_or(0)))
+    Some((peer, view.sync_status(me).unwrap_or(0)))
 }

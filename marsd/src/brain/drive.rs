@@ -1,0 +1,167 @@
+//! Acts on the plan of one resource: starts, stops, switches and publishes the difference.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use mars_core::plan::{Facts, LogOffer, Plan, SwitchStep, plan, position_links, publish};
+use mars_core::{HostName, LinkPath, ReplayPos, ResourceName};
+
+use super::Brain;
+use super::res::Shim;
+
+/// Time between two writes of the positions of a busy resource.
+const PUBLISH_INTERVAL: Duration = Duration::from_millis(300);
+
+impl Brain {
+    /// Looks at one resource and does what is to be done.
+    pub(super) fn drive(&mut self, name: &ResourceName, now: Instant) {
+        let offers = self.offers_of(name);
+        let view = self.tree.resource(name);
+        let res = self.resources.entry(name.clone()).or_default();
+        res.adopt_link(view, &self.me);
+        if res.log_end.is_none() && matches!(res.shim, Shim::Off) {
+            // A log that ends exactly at the position has nothing more to say.
+            res.log_end = res
+                .pos
+                .as_ref()
+                .and_then(|pos| view.log_size(&pos.log).filter(|size| *size == pos.pos));
+        }
+        if res.pos.is_none() {
+            return;
+        }
+        let facts = res.facts(offers, self.exhausted, now);
+        let mut plan = plan(view, &facts, &self.me);
+        if matches!(res.shim, Shim::Starting(_)) {
+            plan = Plan::default();
+        }
+        let waiting = plan.waiting.take().or_else(|| res.fetch_error.clone());
+        let shim_error = match &res.shim {
+            Shim::Up(up) => up.status.error.clone(),
+            _ => None,
+        };
+        let error = res.visible_error(plan.error.take().or(shim_error), waiting, now);
+        res.seen.error = error;
+        self.act(name, plan, now);
+        self.watch_disk(name);
+        self.offer_logs(name, now);
+        self.publish(name, &facts, now);
+    }
+
+    fn offers_of(&self, name: &ResourceName) -> BTreeMap<HostName, Vec<LogOffer>> {
+        self.peers
+            .iter()
+            .filter(|(_, peer)| peer.conn.is_some())
+            .map(|(host, peer)| {
+                (
+                    host.clone(),
+                    peer.offers.get(name).cloned().unwrap_or_default(),
+                )
+            })
+            .collect()
+    }
+
+    fn act(&mut self, name: &ResourceName, plan: Plan, now: Instant) {
+        self.act_replay(name, plan.replay.as_ref());
+        self.act_fetch(name, plan.fetch, now);
+        self.act_sync(name, plan.sync, now);
+        let busy = self
+            .resources
+            .get(name)
+            .is_some_and(|r| r.replay.is_some() || r.sync.is_some());
+        if let Some(step) = plan.switch {
+            if !busy {
+                self.switch_log(name, &step);
+            }
+        }
+        let stopping_only = !matches!(plan.shim, mars_core::plan::ShimPlan::Start(_));
+        if stopping_only || !busy {
+            self.act_shim(name, plan.shim, now);
+        }
+    }
+
+    /// Goes from one log to the next: final links of the old, then the first of the new.
+    fn switch_log(&mut self, name: &ResourceName, step: &SwitchStep) {
+        tracing::info!(resource = %name, "{} ends at byte {}, {} follows", step.finished.log, step.finished.pos, step.next);
+        let next = ReplayPos::new(step.next.clone(), 0);
+        for (pos, end) in [(&step.finished, step.finished.pos), (&next, 0)] {
+            for (link, value) in position_links(self.tree.resource(name), pos, end, &self.me) {
+                self.set_link(LinkPath::res(name, link), &value);
+            }
+        }
+        let Some(res) = self.resources.get_mut(name) else {
+            return;
+        };
+        res.pos = Some(next.clone());
+        res.link = Some(next);
+        res.log_end = None;
+        res.seen.log_durable = None;
+        self.dirty.insert(name.clone());
+    }
+
+    /// Tells the sync server about the disk.
+    fn watch_disk(&mut self, name: &ResourceName) {
+        let view = self.tree.resource(name);
+        let consistent = mars_core::plan::is_consistent(view, &self.me);
+        let Some(disk) = view.data(&self.me).map(ToOwned::to_owned) else {
+            return;
+        };
+        let size = view.size_bytes().unwrap_or(0);
+        self.sources
+            .set(name, disk.clone().into(), size, consistent);
+        let Some(res) = self.resources.get_mut(name) else {
+            return;
+        };
+        if res.seen.disk_bytes.is_none() {
+            res.seen.disk_bytes = crate::disk::size_bytes(std::path::Path::new(&disk)).ok();
+        }
+    }
+
+    fn publish(&mut self, name: &ResourceName, facts: &Facts, now: Instant) {
+        let Some(res) = self.resources.get_mut(name) else {
+            return;
+        };
+        res.seen.fetching = res.fetch.is_some();
+        let due = res
+            .published_at
+            .is_none_or(|at| now >= at + PUBLISH_INTERVAL);
+        if !due {
+            return;
+        }
+        res.published_at = Some(now);
+        res.seen.replay_rate = res.replay_meter.rate(now);
+        res.seen.file_rate = res.fetch_meter.rate(now);
+        res.seen.sync_rate = res.sync_meter.rate(now);
+        let facts = Facts {
+            pos: res.pos.clone(),
+            syncing: res.sync.is_some(),
+            ..facts.clone()
+        };
+        self.write_published(name, &facts);
+    }
+
+    /// Publishes at once, at a turn of events.
+    pub(super) fn publish_now(&mut self, name: &ResourceName) {
+        let Some(res) = self.resources.get(name) else {
+            return;
+        };
+        let facts = res.facts(BTreeMap::new(), self.exhausted, Instant::now());
+        self.write_published(name, &facts);
+    }
+
+    fn write_published(&mut self, name: &ResourceName, facts: &Facts) {
+        let Some(res) = self.resources.get(name) else {
+            return;
+        };
+        let links = publish(self.tree.resource(name), facts, &res.seen, &self.me);
+        for (link, value) in links {
+            self.set_link(LinkPath::res(name, link), &value);
+        }
+        if let Some(res) = self.resources.get_mut(name) {
+            if self.tree.resource(name).replay(&self.me) == res.pos {
+                res.link.clone_from(&res.pos);
+            }
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! The brain's hand on the tree: own links out, changes of others in, everything that changed announced.
+
+use std::fs;
+use tokio::time::Instant;
+
+use mars_core::link::Scope;
+use mars_core::tree::Problem;
+use mars_core::{HostName, LinkPath, LogName, ResourceName, Stamp, Tree};
+use mars_tree::wall_clock;
+
+use super::Brain;
+
+impl Brain {
+    /// Sets an own link if its value changed.
+    pub(super) fn set_link(&mut self, path: LinkPath, value: &str) {
+        if self.tree.get(&path) != Some(value) {
+            self.stamp_link(path, value);
+        }
+    }
+
+    /// Sets an own link with a new stamp, whatever it was.
+    pub(super) fn stamp_link(&mut self, path: LinkPath, value: &str) {
+        if let Some(stamp) = self.tree.stamp(&path) {
+            self.clock.observe(stamp);
+        }
+        let stamp = self.clock.tick(wall_clock());
+        match self.dir.write_link(&path, value, stamp) {
+            Ok(()) => self.note_link(path, value, stamp),
+            Err(e) => self.warn_once(&path.to_string(), &e.to_string()),
+        }
+    }
+
+    /// Takes a link into the snapshot; what this node may speak of is announced.
+    fn note_link(&mut self, path: LinkPath, value: &str, stamp: Stamp) {
+        self.touch(&path);
+        let speaks = match path.scope() {
+            Scope::HostOnly(owner) | Scope::Owned(owner) => *owner == self.me,
+            Scope::Shared => true,
+        };
+        if speaks {
+            self.announce.insert(path.to_string());
+        }
+        if let Err(problem) = self.tree.put(path, value, stamp) {
+            self.warn_once(&problem.path, &problem.cause);
+        }
+    }
+
+    /// Marks what depends on a link for the next planning.
+    fn touch(&mut self, path: &LinkPath) {
+        match path {
+            LinkPath::Resource(res, _) => {
+                self.tree.dirs.insert(format!("resource-{res}"));
+                self.dirty.insert(res.clone());
+            }
+            LinkPath::Ip(_) | LinkPath::Key(_) => self.peers_dirty = true,
+            LinkPath::DeleteOrder(_) | LinkPath::Deleted(_) => self.orders_dirty = true,
+            _ => {}
+        }
+    }
+
+    /// Paths that somebody on this machine changed.
+    pub(super) fn apply_changed(&mut self, paths: &[String]) {
+        for path in paths {
+            if let Some(link) = LinkPath::parse(path) {
+                self.refresh_link(link);
+            } else if let Some((res, log)) = parse_log(path) {
+                self.refresh_log(&res, &log);
+            }
+        }
+    }
+
+    fn refresh_link(&mut self, path: LinkPath) {
+        match self.dir.read_link(&path) {
+            Ok(Some(link))
+                if self.tree.stamp(&path) != Some(link.stamp)
+                    || self.tree.get(&path) != Some(&link.value) =>
+            {
+                self.clock.observe(link.stamp);
+                self.note_link(path, &link.value, link.stamp);
+            }
+            Ok(Some(_)) => {}
+            Ok(None) => {
+                self.touch(&path);
+                self.tree.links.remove(&path);
+            }
+            Err(e) => self.warn_once(&path.to_string(), &e.to_string()),
+        }
+    }
+
+    /// Reads the size of a logfile again.
+    pub(super) fn refresh_log(&mut self, res: &ResourceName, log: &LogName) {
+        let size = fs::symlink_metadata(self.dir.log_path(res, log))
+            .ok()
+            .filter(fs::Metadata::is_file)
+            .map(|m| m.len());
+        let logs = self.tree.logs.entry(res.clone()).or_default();
+        match size {
+            Some(size) => drop(logs.insert(log.clone(), size)),
+            None => drop(logs.remove(log)),
+        }
+        self.dirty.insert(res.clone());
+    }
+
+    /// Reads the whole tree: inotify is a hint, this is the truth.
+    pub(super) fn reload(&mut self, now: Instant) {
+        self.reloaded_at = now;
+        let loaded = self.dir.load();
+        for Problem { path, cause } in loaded.problems {
+            self.warn_once(&path, &cause);
+        }
+        let new = loaded.tree;
+        self.clock.observe(new.max_stamp());
+        let changed: Vec<LinkPath> = new
+            .links
+            .iter()
+            .filter(|(p, l)| self.tree.links.get(*p) != Some(*l))
+            .map(|(p, _)| p.clone())
+            .collect();
+        let gone: Vec<LinkPath> = self
+            .tree
+            .links
+            .keys()
+            .filter(|p| !new.links.contains_key(*p))
+            .cloned()
+            .collect();
+        self.tree.dirs = new.dirs;
+        self.tree.logs = new.logs;
+        for path in gone {
+            self.touch(&path);
+            self.tree.links.remove(&path);
+        }
+        for path in changed {
+            if let Some(link) = new.links.get(&path) {
+                self.note_link(path, &link.value, link.stamp);
+            }
+        }
+        let names: Vec<ResourceName> = self.tree.resources().collect();
+        self.dirty.extend(names);
+        for res in self.resources.values_mut() {
+            // Disks may have grown.
+            res.seen.disk_bytes = None;
+        }
+    }
+
+    /// Merges what was mirrored from a peer.
+    pub(super) fn apply_staged(&mut self, peer: &HostName, staged: &Tree, problems: Vec<Problem>) {
+        for Problem { path, cause } in problems {
+            self.warn_once(&format!("{path} from {peer}"), &cause);
+        }
+        let news: Vec<(LinkPath, String, Stamp)> =
+            mars_core::merge::merge(&self.tree, staged, &self.me, peer)
+                .into_iter()
+                .map(|(p, l)| (p.clone(), l.value.clone(), l.stamp))
+                .collect();
+        if news.is_empty() {
+            return;
+        }
+        let lock = match self.dir.lock() {
+            Ok(lock) => lock,
+            Err(e) => return self.warn_once("lock", &e.to_string()),
+        };
+        for (path, value, stamp) in news {
+            self.clock.observe(stamp);
+            let link = mars_core::Link { value, stamp };
+            match lock.write_newer(&path, &link) {
+                Ok(true) => {
+                    self.touch(&path);
+                    self.tree.links.insert(path, link);
+                }
+                // The change on the way from inotify is newer still.
+                Ok(false) => self.refresh_link(path),
+                Err(e) => self.warn_once(&path.to_string(), &e.to_string()),
+            }
+        }
+    }
+
+    /// Warns about a path, once for each different cause.
+    pub(super) fn warn_once(&mut self, path: &str, cause: &str) {
+        if self.warned.get(path).map(String::as_str) != Some(cause) {
+            tracing::warn!("{path}: {cause}");
+            self.warned.insert(path.into(), cause.into());
+        }
+    }
+}
+
+fn parse_log(path: &str) -> Option<(ResourceName, LogName)> {
+    let (dir, name) = path.split_once('/')?;
+    Some((
+        ResourceName::new(dir.strip_prefix("resource-")?).ok()?,
+        LogName::parse(name).ok()?,
+    ))
+}

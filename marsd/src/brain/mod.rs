@@ -1,0 +1,279 @@
+//! The one task that owns the state: waits for an event, applies it synchronously, plans, and acts on the difference.
+
+mod drive;
+mod event;
+mod links;
+mod offers;
+mod peers;
+mod res;
+mod shim_events;
+mod spawn;
+mod work_events;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use mars_core::plan::{DeleteStep, plan_delete};
+use mars_core::{HostName, Lamport, LinkPath, ResourceName, Tree};
+use mars_tree::TreeDir;
+use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
+
+use crate::net::{Announce, NetContext};
+use crate::serve::Sources;
+use crate::shims::ShimContext;
+use crate::work::LogBoard;
+
+pub use event::{Event, ShimEvent, WorkEvent};
+use peers::Peer;
+use res::Res;
+
+/// Time between two ticks.
+pub const TICK: Duration = Duration::from_millis(100);
+/// Time between two signs of life.
+const ALIVE: Duration = Duration::from_secs(5);
+/// Time between two readings of the whole tree.
+const RESCAN: Duration = Duration::from_secs(10);
+/// Events applied before the next planning, at most.
+const BATCH: usize = 256;
+/// `/mars` counts as exhausted below this many KiB of free space.
+const FREE_SPACE_LIMIT_KIB: i64 = 8 * 1024;
+
+/// What the brain is made of.
+#[derive(Debug)]
+pub struct Setup {
+    /// Own name.
+    pub me: HostName,
+    /// The tree.
+    pub dir: TreeDir,
+    /// Sockets, mount points and generated files.
+    pub run_dir: PathBuf,
+    /// Directory of the devices, normally `/dev/mars`.
+    pub device_dir: PathBuf,
+    /// How shims are started.
+    pub shims: ShimContext,
+    /// Connections to peers.
+    pub net: NetContext,
+    /// What peers may read of the logs.
+    pub board: Arc<LogBoard>,
+    /// Disks that peers may sync from.
+    pub sources: Arc<Sources>,
+    /// Where events come in, for the workers.
+    pub events: UnboundedSender<Event>,
+}
+
+/// The state of the daemon; all of it can be found again from the tree and the shims.
+pub struct Brain {
+    me: HostName,
+    dir: TreeDir,
+    device_dir: PathBuf,
+    run_dir: PathBuf,
+    shims: ShimContext,
+    net: NetContext,
+    board: Arc<LogBoard>,
+    sources: Arc<Sources>,
+    events: UnboundedSender<Event>,
+    tree: Tree,
+    clock: Lamport,
+    resources: BTreeMap<ResourceName, Res>,
+    peers: BTreeMap<HostName, Peer>,
+    subscribers: Vec<(HostName, mpsc::Sender<Announce>)>,
+    announce: BTreeSet<String>,
+    dirty: BTreeSet<ResourceName>,
+    peers_dirty: bool,
+    orders_dirty: bool,
+    warned: HashMap<String, String>,
+    exhausted: bool,
+    alive_at: Option<Instant>,
+    reloaded_at: Instant,
+    ticks: u64,
+}
+
+impl Brain {
+    /// A brain that has read the tree and asks for the shims that already run.
+    pub fn new(setup: Setup, now: Instant) -> Self {
+        let Setup {
+            me,
+            dir,
+            run_dir,
+            device_dir,
+            shims,
+            net,
+            board,
+            sources,
+            events,
+        } = setup;
+        let mut brain = Self {
+            me,
+            dir,
+            device_dir,
+            run_dir,
+            shims,
+            net,
+            board,
+            sources,
+            events,
+            tree: Tree::default(),
+            clock: Lamport::default(),
+            resources: BTreeMap::new(),
+            peers: BTreeMap::new(),
+            subscribers: Vec::new(),
+            announce: BTreeSet::new(),
+            dirty: BTreeSet::new(),
+            peers_dirty: true,
+            orders_dirty: true,
+            warned: HashMap::new(),
+            exhausted: false,
+            alive_at: None,
+            reloaded_at: now,
+            ticks: 0,
+        };
+        brain.reload(now);
+        brain.adopt_shims();
+        brain
+    }
+
+    /// Runs until [`Event::Stop`].
+    pub async fn run(mut self, mut events: UnboundedReceiver<Event>) {
+        loop {
+            let Some(event) = events.recv().await else {
+                return;
+            };
+            let now = Instant::now();
+            let mut next = Some(event);
+            for _ in 0..BATCH {
+                match next {
+                    Some(Event::Stop) => return self.stop(),
+                    Some(event) => self.apply(event, now),
+                    None => break,
+                }
+                next = events.try_recv().ok();
+            }
+            if let Some(Event::Stop) = next {
+                return self.stop();
+            } else if let Some(event) = next {
+                self.apply(event, now);
+            }
+            self.settle(now);
+        }
+    }
+
+    fn apply(&mut self, event: Event, now: Instant) {
+        match event {
+            Event::Changed(paths) => self.apply_changed(&paths),
+            Event::Lost => self.reload(now),
+            Event::Tick => self.apply_tick(now),
+            Event::Stop => {}
+            Event::PeerUp(peer, conn) => self.apply_peer_up(&peer, conn),
+            Event::PeerDown(peer, why) => self.apply_peer_down(&peer, &why),
+            Event::Offers(peer, res, logs) => self.apply_offers(&peer, res, logs),
+            Event::Staged(peer, tree, problems) => self.apply_staged(&peer, &tree, problems),
+            Event::Subscribe(peer, tx) => self.apply_subscribe(peer, tx),
+            Event::EndPosition(res, answer) => self.apply_end_position(&res, answer),
+            Event::Shim(res, generation, event) => self.apply_shim(res, generation, event, now),
+            Event::Work(res, run, event) => self.apply_work(res, run, event, now),
+        }
+    }
+
+    fn apply_tick(&mut self, now: Instant) {
+        self.ticks += 1;
+        if now >= self.reloaded_at + RESCAN {
+            self.reload(now);
+        }
+        if self.alive_at.is_none_or(|at| now >= at + ALIVE) {
+            self.alive_at = Some(now);
+            self.stamp_link(LinkPath::Alive(self.me.clone()), "1");
+            self.check_space();
+            self.orders_dirty = true;
+        }
+        // Throttled links and retries.
+        if self.ticks % 3 == 0 {
+            let names: Vec<ResourceName> = self.resources.keys().cloned().collect();
+            self.dirty.extend(names);
+        }
+    }
+
+    fn check_space(&mut self) {
+        let free = match nix::sys::statvfs::statvfs(self.dir.root()) {
+            Ok(space) => {
+                space
+                    .blocks_available()
+                    .saturating_mul(space.fragment_size())
+                    / 1024
+            }
+            Err(e) => return self.warn_once("free space of the tree", &e.to_string()),
+        };
+        let rest = i64::try_from(free).unwrap_or(i64::MAX) - FREE_SPACE_LIMIT_KIB;
+        self.exhausted = rest <= 0;
+        let flag = |on: bool| if on { "1" } else { "0" };
+        let jammed = self.resources.values().any(Res::is_jammed);
+        self.set_link(LinkPath::Exhausted(self.me.clone()), flag(self.exhausted));
+        self.set_link(LinkPath::Jammed(self.me.clone()), flag(jammed));
+        self.set_link(LinkPath::RestSpace(self.me.clone()), &rest.to_string());
+    }
+
+    /// Brings what runs in line with what should run.
+    fn settle(&mut self, now: Instant) {
+        if std::mem::take(&mut self.peers_dirty) {
+            self.update_peers();
+        }
+        if std::mem::take(&mut self.orders_dirty) {
+            self.run_orders();
+        }
+        for _ in 0..4 {
+            // Steps that are done at once (a switch of logs) ask for another look.
+            let dirty = std::mem::take(&mut self.dirty);
+            if dirty.is_empty() {
+                break;
+            }
+            for res in dirty {
+                self.drive(&res, now);
+            }
+        }
+        self.send_announcements();
+    }
+
+    fn run_orders(&mut self) {
+        for step in plan_delete(&self.tree, &self.me) {
+            match step {
+                DeleteStep::Log(res, log) => {
+                    tracing::info!(resource = %res, "{log} is deleted by order");
+                    match self.dir.remove_log(&res, &log) {
+                        Ok(()) => self.board.forget(&res, &log),
+                        Err(e) => self.warn_once(&log.to_string(), &e.to_string()),
+                    }
+                    self.refresh_log(&res, &log);
+                }
+                DeleteStep::Link(path) => {
+                    if let Err(e) = self.dir.remove(&path) {
+                        self.warn_once(&path.to_string(), &e.to_string());
+                    }
+                    self.tree.links.remove(&path);
+                }
+                DeleteStep::Acknowledge(number) => {
+                    self.set_link(LinkPath::Deleted(self.me.clone()), &format!("{number:09}"));
+                }
+                DeleteStep::Refused(number, why) => {
+                    self.warn_once(&format!("deletion order {number}"), &why)
+                }
+            }
+        }
+    }
+
+    /// Ends: shims go on, a later marsd finds them.
+    fn stop(mut self) {
+        let names: Vec<ResourceName> = self.resources.keys().cloned().collect();
+        for res in names {
+            self.publish_now(&res);
+            if let Some(state) = self.resources.get_mut(&res) {
+                state.cancel_all();
+            }
+        }
+        self.stamp_link(LinkPath::Alive(self.me.clone()), "0");
+        self.send_announcements();
+        tracing::info!("stopped; devices are served on by their shims");
+    }
+}

@@ -1,0 +1,245 @@
+//! One task per peer keeps a connection to it: watches, mirrors its tree, and tells the brain.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use mars_core::plan::LogOffer;
+use mars_core::{HostName, LinkPath, ResourceName};
+use mars_tree::TreeDir;
+use tokio::sync::mpsc::{self, Receiver, UnboundedSender};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep, timeout_at};
+
+use super::{Brain, Event};
+use crate::net::{Announce, Mirror, NetContext, PeerConn, PeerEntry, dial, mirror, watch_client};
+
+/// Time between two mirrors of the whole tree of a peer.
+const WHOLE_INTERVAL: Duration = Duration::from_secs(60);
+/// First and longest pause before a peer is dialled again.
+const REDIAL: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(3));
+/// Announcements that wait for one peer, at most.
+const QUEUE: usize = 1024;
+/// More changed paths than this are fetched by mirroring everything.
+const PATHS_MAX: usize = 500;
+
+/// A peer as the brain sees it.
+#[derive(Debug)]
+pub(super) struct Peer {
+    task: JoinHandle<()>,
+    pub(super) conn: Option<PeerConn>,
+    pub(super) offers: BTreeMap<ResourceName, Vec<LogOffer>>,
+    last_error: String,
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Brain {
+    /// Follows `ips/`: who is in the tree is a peer.
+    pub(super) fn update_peers(&mut self) {
+        let entries: BTreeMap<HostName, PeerEntry> = self
+            .tree
+            .hosts()
+            .map(|host| {
+                let value = |path| self.tree.get(&path).map(ToOwned::to_owned);
+                let address = value(LinkPath::Ip(host.clone())).unwrap_or_default();
+                (
+                    host.clone(),
+                    PeerEntry {
+                        address,
+                        key: value(LinkPath::Key(host.clone())),
+                    },
+                )
+            })
+            .collect();
+        self.peers.retain(|host, _| entries.contains_key(host));
+        let hosts: Vec<HostName> = entries
+            .keys()
+            .filter(|host| **host != self.me)
+            .cloned()
+            .collect();
+        self.net.directory().replace(entries);
+        for host in hosts {
+            if !self.peers.contains_key(&host) {
+                let task = tokio::spawn(keep_connected(PeerTask {
+                    net: self.net.clone(),
+                    peer: host.clone(),
+                    staging: self.dir.root().join(".staging").join(host.as_str()),
+                    events: self.events.clone(),
+                }));
+                let peer = Peer {
+                    task,
+                    conn: None,
+                    offers: BTreeMap::new(),
+                    last_error: String::new(),
+                };
+                self.peers.insert(host, peer);
+            }
+        }
+    }
+
+    pub(super) fn apply_peer_up(&mut self, host: &HostName, conn: PeerConn) {
+        let Some(peer) = self.peers.get_mut(host) else {
+            return;
+        };
+        tracing::info!(peer = %host, "connected");
+        peer.conn = Some(conn);
+        peer.last_error.clear();
+        self.dirty.extend(self.resources.keys().cloned());
+    }
+
+    pub(super) fn apply_peer_down(&mut self, host: &HostName, why: &str) {
+        let Some(peer) = self.peers.get_mut(host) else {
+            return;
+        };
+        peer.conn = None;
+        peer.offers.clear();
+        if peer.last_error != why {
+            tracing::warn!(peer = %host, "{why}");
+            why.clone_into(&mut peer.last_error);
+        }
+        self.dirty.extend(self.resources.keys().cloned());
+    }
+
+    pub(super) fn apply_offers(&mut self, host: &HostName, res: ResourceName, logs: Vec<LogOffer>) {
+        let Some(peer) = self.peers.get_mut(host) else {
+            return;
+        };
+        peer.offers.insert(res.clone(), logs);
+        self.dirty.insert(res);
+    }
+}
+
+struct PeerTask {
+    net: NetContext,
+    peer: HostName,
+    staging: PathBuf,
+    events: UnboundedSender<Event>,
+}
+
+async fn keep_connected(task: PeerTask) {
+    let mut pause = REDIAL.0;
+    loop {
+        let why = match dial(&task.net, &task.peer).await {
+            Ok(conn) => {
+                pause = REDIAL.0;
+                let why = task.follow(&conn).await;
+                conn.close("the watch ended");
+                why
+            }
+            Err(e) => e.to_string(),
+        };
+        if task
+            .events
+            .send(Event::PeerDown(task.peer.clone(), why))
+            .is_err()
+        {
+            return;
+        }
+        sleep(pause).await;
+        pause = (pause * 2).min(REDIAL.1);
+    }
+}
+
+impl PeerTask {
+    /// Follows one connection until it breaks; returns why.
+    async fn follow(&self, conn: &PeerConn) -> String {
+        let (sink, mut announced) = mpsc::channel(QUEUE);
+        let watched = conn.clone();
+        let watcher = tokio::spawn(async move { watch_client(&watched, sink).await });
+        if self
+            .events
+            .send(Event::PeerUp(self.peer.clone(), conn.clone()))
+            .is_err()
+        {
+            return String::new();
+        }
+        let ended = self.mirror_all(conn, &mut announced).await;
+        watcher.abort();
+        match (ended, watcher.await) {
+            (Err(why), _) => why,
+            (Ok(()), Ok(Err(e))) => e.to_string(),
+            (Ok(()), _) => conn.closed().await.to_string(),
+        }
+    }
+
+    /// `Ok` when no more announcements come.
+    async fn mirror_all(
+        &self,
+        conn: &PeerConn,
+        announced: &mut Receiver<Announce>,
+    ) -> Result<(), String> {
+        let mut what = Mirror::Whole;
+        let mut whole_at = Instant::now();
+        loop {
+            self.mirror_once(conn, &what).await?;
+            if matches!(what, Mirror::Whole) {
+                whole_at = Instant::now();
+            }
+            what = loop {
+                match timeout_at(whole_at + WHOLE_INTERVAL, announced.recv()).await {
+                    Err(_) => break Mirror::Whole,
+                    Ok(None) => return Ok(()),
+                    Ok(Some(first)) => {
+                        if let Some(paths) = self.collect(first, announced) {
+                            break if paths.len() > PATHS_MAX {
+                                Mirror::Whole
+                            } else {
+                                Mirror::Paths(paths)
+                            };
+                        }
+                    }
+                }
+            };
+        }
+    }
+
+    /// Takes all announcements that are there; the changed paths, if any.
+    fn collect(&self, first: Announce, announced: &mut Receiver<Announce>) -> Option<Vec<String>> {
+        let mut changed: Vec<String> = Vec::new();
+        let mut next = Some(first);
+        while let Some(announce) = next {
+            match announce {
+                Announce::Changed { paths } => changed.extend(paths),
+                Announce::Logs { resource, logs } => {
+                    let _ = self
+                        .events
+                        .send(Event::Offers(self.peer.clone(), resource, logs));
+                }
+                Announce::Heartbeat | Announce::Unknown => {}
+            }
+            next = announced.try_recv().ok();
+        }
+        // What the grammar does not know is of no use here.
+        changed.retain(|path| LinkPath::parse(path).is_some());
+        changed.sort();
+        changed.dedup();
+        (!changed.is_empty()).then_some(changed)
+    }
+
+    async fn mirror_once(&self, conn: &PeerConn, what: &Mirror) -> Result<(), String> {
+        mirror(conn, &self.staging, what)
+            .await
+            .map_err(|e| e.to_string())?;
+        let staging = TreeDir::new(self.staging.clone());
+        let paths: Option<Vec<LinkPath>> = match what {
+            Mirror::Whole => None,
+            Mirror::Paths(paths) => Some(paths.iter().filter_map(|p| LinkPath::parse(p)).collect()),
+        };
+        let loaded = tokio::task::spawn_blocking(move || match paths {
+            None => staging.load(),
+            Some(paths) => staging.load_subset(paths.iter()),
+        });
+        let loaded = loaded.await.map_err(|e| e.to_string())?;
+        let _ = self.events.send(Event::Staged(
+            self.peer.clone(),
+            loaded.tree,
+            loaded.problems,
+        ));
+        Ok(())
+    }
+}

@@ -1,0 +1,235 @@
+//! What the brain keeps of one resource: positions, runs of workers, the shim.
+
+use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use mars_core::control::{Request, Resume, ShimStatus, Verb};
+use mars_core::plan::{Facts, LogOffer, Published, ShimFacts};
+use mars_core::{HostName, LogName, ReplayPos, ReplayPos as Pos, ResourceName, ResourceView};
+use mars_tree::control_socket::ControlSocket;
+use tokio::sync::{oneshot, watch};
+
+use crate::shims::FIRST_BRAIN_ID;
+use crate::work::{Cancel, FetchProgress, RateMeter};
+
+/// How long the node waits before it tries again what failed.
+const RETRY: Duration = Duration::from_secs(10);
+/// How long a condition may be waited for before it is shown as an error.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Who asked for the end position of a sync.
+pub(super) type PositionQuery = oneshot::Sender<Result<Pos, String>>;
+
+/// The shim as the brain sees it.
+#[derive(Debug, Default)]
+pub(super) enum Shim {
+    /// None.
+    #[default]
+    Off,
+    /// Being started or adopted.
+    Starting(Option<(Resume, OwnedFd)>),
+    /// Connected.
+    Up(Box<ShimUp>),
+    /// Dead, its device held.
+    Down(Resume, OwnedFd),
+}
+
+/// A connected shim.
+#[derive(Debug)]
+pub(super) struct ShimUp {
+    pub(super) socket: Arc<ControlSocket>,
+    pub(super) status: ShimStatus,
+    pub(super) hold: Option<(Resume, OwnedFd)>,
+    next_id: u64,
+    /// The one request that changes something and is not yet answered.
+    pub(super) pending: Option<u64>,
+    /// Whether that request is to stop.
+    pub(super) stopping: bool,
+    /// No further request of that kind before this time.
+    pub(super) quiet_until: Option<Instant>,
+    pub(super) stopped: bool,
+    pub(super) queries: BTreeMap<u64, PositionQuery>,
+}
+
+impl ShimUp {
+    pub(super) fn new(
+        socket: Arc<ControlSocket>,
+        status: ShimStatus,
+        hold: Option<(Resume, OwnedFd)>,
+    ) -> Self {
+        Self {
+            socket,
+            status,
+            hold,
+            next_id: FIRST_BRAIN_ID,
+            pending: None,
+            stopping: false,
+            quiet_until: None,
+            stopped: false,
+            queries: BTreeMap::new(),
+        }
+    }
+
+    /// Sends a request and returns its id; a failure shows as the end of the connection.
+    pub(super) fn send(&mut self, verb: Verb) -> u64 {
+        let id = self.next_id;
+        self.next_id += 1;
+        if let Err(e) = self.socket.send(&Request { id, verb }, None) {
+            tracing::warn!("{e}");
+        }
+        id
+    }
+}
+
+/// A running replay.
+#[derive(Debug)]
+pub(super) struct ReplayRun {
+    pub(super) run: u64,
+    pub(super) log: LogName,
+    pub(super) end: watch::Sender<FetchProgress>,
+    pub(super) cancel: Cancel,
+}
+
+/// A running fetch.
+#[derive(Debug)]
+pub(super) struct FetchRun {
+    pub(super) run: u64,
+    pub(super) log: LogName,
+    pub(super) cancel: Cancel,
+}
+
+/// A running sync.
+#[derive(Debug)]
+pub(super) struct SyncRun {
+    pub(super) run: u64,
+    pub(super) peer: HostName,
+    pub(super) cancel: Cancel,
+    /// Value of `syncstatus` as this run wrote it last; anything else there means: throw the progress away.
+    pub(super) written: u64,
+    pub(super) received: u64,
+}
+
+/// One resource.
+#[derive(Debug, Default)]
+pub(super) struct Res {
+    pub(super) pos: Option<ReplayPos>,
+    /// The replay link as this node wrote or adopted it last.
+    pub(super) link: Option<ReplayPos>,
+    pub(super) log_end: Option<u64>,
+    pub(super) shim: Shim,
+    pub(super) shim_gen: u64,
+    pub(super) shim_tries: u32,
+    pub(super) replay: Option<ReplayRun>,
+    pub(super) fetch: Option<FetchRun>,
+    pub(super) sync: Option<SyncRun>,
+    pub(super) runs: u64,
+    pub(super) failed: Option<(String, Instant)>,
+    pub(super) waiting: Option<(String, Instant)>,
+    pub(super) fetch_after: Option<Instant>,
+    pub(super) fetch_error: Option<String>,
+    pub(super) sync_after: Option<Instant>,
+    pub(super) seen: Published,
+    pub(super) replay_meter: RateMeter,
+    pub(super) fetch_meter: RateMeter,
+    pub(super) sync_meter: RateMeter,
+    pub(super) published_at: Option<Instant>,
+    pub(super) offered_at: Option<Instant>,
+    pub(super) offered: Vec<LogOffer>,
+}
+
+impl Res {
+    /// A new number for a run of a worker.
+    pub(super) fn next_run(&mut self) -> u64 {
+        self.runs += 1;
+        self.runs
+    }
+
+    /// Takes over a replay link that somebody else wrote: joined, invalidated, or this daemon was just started.
+    pub(super) fn adopt_link(&mut self, view: ResourceView<'_>, me: &HostName) {
+        let link = if view.size_bytes().is_some() && view.data(me).is_some() {
+            view.replay(me)
+        } else {
+            None
+        };
+        let changed = link != self.link;
+        self.link.clone_from(&link);
+        if matches!(self.shim, Shim::Off) && (changed || self.pos.is_none()) {
+            self.stop_replay();
+            self.pos = link;
+            self.log_end = None;
+            self.failed = None;
+        }
+    }
+
+    /// Stops the replay; it reports its end.
+    pub(super) fn stop_replay(&mut self) {
+        if let Some(run) = &self.replay {
+            run.cancel.cancel();
+        }
+    }
+
+    /// The facts for planning.
+    pub(super) fn facts(
+        &self,
+        offers: BTreeMap<HostName, Vec<LogOffer>>,
+        exhausted: bool,
+        now: Instant,
+    ) -> Facts {
+        let shim = match &self.shim {
+            Shim::Off | Shim::Starting(_) => ShimFacts::Off,
+            Shim::Up(up) => ShimFacts::Up(up.status.clone()),
+            Shim::Down(resume, _) => ShimFacts::Down(resume.clone()),
+        };
+        let failed = self
+            .failed
+            .as_ref()
+            .filter(|(_, since)| now < *since + RETRY)
+            .map(|(why, _)| why.clone());
+        Facts {
+            pos: self.pos.clone(),
+            log_end: self.log_end,
+            shim,
+            syncing: self.sync.is_some(),
+            replaying: self.replay.is_some(),
+            offers,
+            failed,
+            exhausted,
+        }
+    }
+
+    /// Notes that something failed: it is shown, and tried again later.
+    pub(super) fn fail(&mut self, res: &ResourceName, why: String, now: Instant) {
+        if self.failed.as_ref().is_none_or(|(old, _)| *old != why) {
+            tracing::error!(resource = %res, "{why}");
+        }
+        self.failed = Some((why, now));
+    }
+
+    /// The error to be shown: a failure, or a condition that has been waited for too long.
+    pub(super) fn visible_error(
+        &mut self,
+        error: Option<String>,
+        waiting: Option<String>,
+        now: Instant,
+    ) -> Option<String> {
+        match waiting {
+            Some(why) => match &self.waiting {
+                Some((old, _)) if *old == why => {}
+                _ => self.waiting = Some((why, now)),
+            },
+            None => self.waiting = None,
+        }
+        let patient = self
+            .waiting
+            .as_ref()
+            .filter(|(_, since)| now >= *since + PATIENCE)
+            .map(|(why, _)| why.clone());
+        error
+            .or_else(|| self.failed.as_ref().map(|(why, _)| why.clone()))
+            .or(patient)
+    }
+}

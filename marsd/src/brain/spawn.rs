@@ -1,0 +1,340 @@
+//! Starts and stops the workers of a resource.
+
+use std::path::PathBuf;
+use tokio::time::Instant;
+
+use mars_core::log_format::LogTime;
+use mars_core::{HostName, LogName, ReplayPos, ResourceName};
+use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::watch;
+
+use super::res::{FetchRun, ReplayRun, SyncRun};
+use super::{Brain, Event, WorkEvent};
+use crate::net::{PeerConn, StreamRequest};
+use crate::work::{
+    Cancel, FetchJob, FetchProgress, ReplayControl, ReplayError, ReplayJob, ReplayReason,
+    ReplayUntil, SyncJob, SyncProgress, fetch, prepare_fetch, replay, sync,
+};
+
+/// Where a worker reports to, and as which run.
+#[derive(Clone)]
+struct Reporter {
+    events: UnboundedSender<Event>,
+    res: ResourceName,
+    run: u64,
+}
+
+impl Reporter {
+    fn send(&self, event: WorkEvent) {
+        // Nobody listens only when the daemon ends.
+        let _ = self
+            .events
+            .send(Event::Work(self.res.clone(), self.run, event));
+    }
+}
+
+impl Brain {
+    /// Runs a replay from `want`, or none.
+    pub(super) fn act_replay(&mut self, name: &ResourceName, want: Option<&ReplayPos>) {
+        let Some(res) = self.resources.get_mut(name) else {
+            return;
+        };
+        match (&res.replay, want) {
+            (Some(run), Some(pos)) if run.log == pos.log => {}
+            (Some(run), _) => run.cancel.cancel(),
+            (None, Some(pos)) if res.sync.is_none() => self.start_replay(name, pos.clone()),
+            (None, _) => {}
+        }
+    }
+
+    fn start_replay(&mut self, name: &ResourceName, pos: ReplayPos) {
+        let view = self.tree.resource(name);
+        let (Some(disk), Some(size)) = (view.data(&self.me), view.size_bytes()) else {
+            return;
+        };
+        let file_size = view.log_size(&pos.log).unwrap_or(0);
+        let own = pos.log.host == self.me;
+        // A hole in the own log before the last published position is damage, behind it the tail of a crash.
+        let safe = view.version(pos.log.seq, &self.me).map_or(0, |v| v.pos);
+        let Some(res) = self.resources.get_mut(name) else {
+            return;
+        };
+        let (end, follow) = watch::channel(FetchProgress::default());
+        let until = match res.log_end {
+            Some(valid) => {
+                end.send_modify(|p| {
+                    *p = FetchProgress {
+                        valid,
+                        size: valid,
+                        ..*p
+                    }
+                });
+                ReplayUntil::Follow(follow)
+            }
+            None => ReplayUntil::Fixed(file_size),
+        };
+        let job = ReplayJob {
+            log_path: self.dir.log_path(name, &pos.log),
+            log: pos.log.clone(),
+            disk_path: PathBuf::from(disk),
+            disk_size: size,
+            from: pos.pos,
+            until,
+        };
+        let cancel = Cancel::new();
+        let run = res.next_run();
+        res.replay = Some(ReplayRun {
+            run,
+            log: pos.log,
+            end,
+            cancel: cancel.clone(),
+        });
+        let reporter = Reporter {
+            events: self.events.clone(),
+            res: name.clone(),
+            run,
+        };
+        let tail = own.then_some(safe);
+        tokio::task::spawn_blocking(move || run_replay(job, cancel, &reporter, tail));
+    }
+
+    /// Fetches `want`, or nothing.
+    pub(super) fn act_fetch(
+        &mut self,
+        name: &ResourceName,
+        want: Option<(LogName, HostName)>,
+        now: Instant,
+    ) {
+        let Some(res) = self.resources.get_mut(name) else {
+            return;
+        };
+        match (&res.fetch, want) {
+            (Some(run), Some((log, _))) if run.log == log => {}
+            (Some(run), _) => run.cancel.cancel(),
+            (None, Some((log, peer))) if res.fetch_after.is_none_or(|t| now >= t) => {
+                self.start_fetch(name, log, peer)
+            }
+            (None, _) => {}
+        }
+    }
+
+    fn start_fetch(&mut self, name: &ResourceName, log: LogName, peer: HostName) {
+        let Some(conn) = self.peers.get(&peer).and_then(|p| p.conn.clone()) else {
+            return;
+        };
+        let path = self.dir.log_path(name, &log);
+        let Some(res) = self.resources.get_mut(name) else {
+            return;
+        };
+        let boundary = res
+            .pos
+            .as_ref()
+            .filter(|pos| pos.log == log)
+            .map_or(0, |pos| pos.pos);
+        let (cancel, run) = (Cancel::new(), res.next_run());
+        res.seen.fetched_once = true;
+        res.fetch = Some(FetchRun {
+            run,
+            log: log.clone(),
+            cancel: cancel.clone(),
+        });
+        let reporter = Reporter {
+            events: self.events.clone(),
+            res: name.clone(),
+            run,
+        };
+        tokio::spawn(async move {
+            let result = run_fetch(&conn, path, boundary, &log, cancel, &reporter).await;
+            reporter.send(WorkEvent::FetchEnded(log, result.err()));
+        });
+    }
+
+    /// Syncs from `want`, or not.
+    pub(super) fn act_sync(
+        &mut self,
+        name: &ResourceName,
+        want: Option<(HostName, u64)>,
+        now: Instant,
+    ) {
+        let Some(res) = self.resources.get_mut(name) else {
+            return;
+        };
+        match (&res.sync, want) {
+            (Some(run), Some((peer, at))) if run.peer == peer && run.written == at => {}
+            (Some(run), _) => run.cancel.cancel(),
+            (None, Some((peer, from)))
+                if res.replay.is_none() && res.sync_after.is_none_or(|t| now >= t) =>
+            {
+                self.start_sync(name, peer, from);
+            }
+            (None, _) => {}
+        }
+    }
+
+    fn start_sync(&mut self, name: &ResourceName, peer: HostName, start: u64) {
+        let Some(conn) = self.peers.get(&peer).and_then(|p| p.conn.clone()) else {
+            return;
+        };
+        let view = self.tree.resource(name);
+        let (Some(disk), Some(size)) = (view.data(&self.me), view.size_bytes()) else {
+            return;
+        };
+        let disk_path = PathBuf::from(disk);
+        let Some(res) = self.resources.get_mut(name) else {
+            return;
+        };
+        let (cancel, run) = (Cancel::new(), res.next_run());
+        res.seen.synced_once = true;
+        tracing::info!(resource = %name, "sync from {peer} begins at byte {start} of {size}");
+        res.sync = Some(SyncRun {
+            run,
+            peer,
+            cancel: cancel.clone(),
+            written: start,
+            received: 0,
+        });
+        let reporter = Reporter {
+            events: self.events.clone(),
+            res: name.clone(),
+            run,
+        };
+        let resource = name.clone();
+        let job = SyncJob {
+            disk_path,
+            size_bytes: size,
+            start,
+            peer: conn.peer().to_string(),
+            limit: None,
+            cancel,
+        };
+        tokio::spawn(async move {
+            let result = run_sync(&conn, resource, job, &reporter).await;
+            reporter.send(WorkEvent::SyncEnded(result));
+        });
+    }
+}
+
+fn run_replay(job: ReplayJob, cancel: Cancel, reporter: &Reporter, tail: Option<u64>) {
+    let from = job.from;
+    let mut reached = from;
+    let result = replay(job, ReplayControl::new(cancel), |report| {
+        reached = report.pos;
+        let time = report.stamp.unwrap_or(LogTime::default());
+        reporter.send(WorkEvent::Applied {
+            pos: report.pos,
+            time,
+            bytes: report.bytes,
+        });
+    });
+    let ended = match result {
+        Ok(end) => WorkEvent::ReplayEnded {
+            pos: end.pos,
+            at_end: end.reason == ReplayReason::CaughtUp,
+            error: None,
+        },
+        Err(ReplayError::Invalid { pos, cause, .. }) if tail.is_some_and(|safe| pos >= safe) => {
+            tracing::info!(resource = %reporter.res, "the own log ends at byte {pos}: {cause}");
+            WorkEvent::ReplayEnded {
+                pos: reached,
+                at_end: true,
+                error: None,
+            }
+        }
+        Err(e) => WorkEvent::ReplayEnded {
+            pos: reached,
+            at_end: false,
+            error: Some(e.to_string()),
+        },
+    };
+    reporter.send(ended);
+}
+
+async fn run_fetch(
+    conn: &PeerConn,
+    path: PathBuf,
+    boundary: u64,
+    log: &LogName,
+    cancel: Cancel,
+    reporter: &Reporter,
+) -> Result<(), String> {
+    let copy = path.clone();
+    let prepared = tokio::task::spawn_blocking(move || prepare_fetch(&copy, boundary))
+        .await
+        .map_err(|e| e.to_string())?
+        .map_err(|e| format!("{}: {e}", path.display()))?;
+    if let Some((pos, cause)) = prepared.invalid {
+        tracing::error!(resource = %reporter.res, "{} is damaged at byte {pos}: {cause}; fetched again from there", path.display());
+    }
+    let from = prepared.from;
+    let request = StreamRequest::Fetch {
+        resource: reporter.res.clone(),
+        log: log.clone(),
+        from,
+    };
+    let stream = conn.open(&request).await.map_err(|e| e.to_string())?;
+    let (progress, mut seen) = watch::channel(FetchProgress {
+        size: from,
+        valid: from,
+        ..FetchProgress::default()
+    });
+    let (follow, name) = (reporter.clone(), log.clone());
+    reporter.send(WorkEvent::Fetched {
+        log: log.clone(),
+        size: from,
+        valid: from,
+    });
+    let follower = tokio::spawn(async move {
+        while seen.changed().await.is_ok() {
+            let FetchProgress { size, valid, .. } = *seen.borrow_and_update();
+            follow.send(WorkEvent::Fetched {
+                log: name.clone(),
+                size,
+                valid,
+            });
+        }
+    });
+    let job = FetchJob {
+        path,
+        from,
+        peer: conn.peer().to_string(),
+        cancel,
+    };
+    let result = fetch(stream, job, &progress).await;
+    drop(progress);
+    // The last progress is reported before the end.
+    let _ = follower.await;
+    result.map(drop).map_err(|e| e.to_string())
+}
+
+async fn run_sync(
+    conn: &PeerConn,
+    resource: ResourceName,
+    job: SyncJob,
+    reporter: &Reporter,
+) -> Result<ReplayPos, String> {
+    let stream = conn
+        .open(&StreamRequest::Sync { resource })
+        .await
+        .map_err(|e| e.to_string())?;
+    let (progress, mut seen) = watch::channel(SyncProgress::default());
+    let follow = reporter.clone();
+    let follower = tokio::spawn(async move {
+        while seen.changed().await.is_ok() {
+            let p = *seen.borrow_and_update();
+            let (ok, bad, received) = (p.ok_blocks, p.bad_blocks, p.bytes_received);
+            follow.send(WorkEvent::Synced {
+                synced: p.synced,
+                ok,
+                bad,
+                received,
+            });
+        }
+    });
+    let result = sync(stream, job, &progress).await;
+    drop(progress);
+    let _ = follower.await;
+    result
+        .map_err(|e| e.to_string())?
+        .consistent_from
+        .ok_or_else(|| "stopped".to_owned())
+}

@@ -1,0 +1,245 @@
+//! What workers report.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use mars_core::link::ResourceLink;
+use mars_core::{LinkPath, LogName, ReplayPos, ResourceName};
+
+use super::{Brain, WorkEvent};
+use crate::work::{FetchProgress, truncate_log};
+
+/// Time before a fetch or a sync that failed is tried again.
+const RETRY: Duration = Duration::from_secs(1);
+
+impl Brain {
+    pub(super) fn apply_work(
+        &mut self,
+        name: ResourceName,
+        run: u64,
+        event: WorkEvent,
+        now: Instant,
+    ) {
+        match event {
+            WorkEvent::Applied { pos, time, bytes } => {
+                let Some(res) = self.resources.get_mut(&name) else {
+                    return;
+                };
+                let Some(log) = res
+                    .replay
+                    .as_ref()
+                    .filter(|r| r.run == run)
+                    .map(|r| r.log.clone())
+                else {
+                    return;
+                };
+                res.pos = Some(ReplayPos::new(log, pos));
+                res.seen.applied_time = time;
+                res.seen.log_durable = None;
+                res.failed = None;
+                res.replay_meter.add(now, bytes);
+            }
+            WorkEvent::ReplayEnded { pos, at_end, error } => {
+                self.apply_replay_ended(&name, run, pos, at_end, error, now)
+            }
+            WorkEvent::Fetched { log, size, valid } => {
+                self.apply_fetched(&name, run, &log, size, valid, now)
+            }
+            WorkEvent::FetchEnded(log, error) => {
+                self.apply_fetch_ended(&name, run, &log, error, now)
+            }
+            WorkEvent::Synced {
+                synced,
+                ok,
+                bad,
+                received,
+            } => {
+                self.apply_synced(&name, run, synced, (ok, bad), received, now);
+            }
+            WorkEvent::SyncEnded(result) => self.apply_sync_ended(&name, run, result, now),
+        }
+        self.dirty.insert(name);
+    }
+
+    fn apply_replay_ended(
+        &mut self,
+        name: &ResourceName,
+        run: u64,
+        pos: u64,
+        at_end: bool,
+        error: Option<String>,
+        now: Instant,
+    ) {
+        let Some(res) = self.resources.get_mut(name) else {
+            return;
+        };
+        let Some(log) = res.replay.take_if(|r| r.run == run).map(|r| r.log) else {
+            return;
+        };
+        res.pos = Some(ReplayPos::new(log.clone(), pos));
+        if let Some(why) = error {
+            res.fail(name, why, now);
+        } else if at_end {
+            res.log_end = Some(res.log_end.map_or(pos, |end| end.max(pos)));
+            self.trim_own_log(name, &log, pos, now);
+        }
+        self.publish_now(name);
+    }
+
+    /// What follows the last whole record of an own log was never acknowledged as stable: it is cut off.
+    fn trim_own_log(&mut self, name: &ResourceName, log: &LogName, end: u64, now: Instant) {
+        let size = self.tree.resource(name).log_size(log).unwrap_or(0);
+        if log.host != self.me || size <= end {
+            return;
+        }
+        tracing::info!(resource = %name, "{log} is trimmed from {size} to {end} bytes, the end of its records");
+        if let Err(e) = truncate_log(&self.dir.log_path(name, log), end) {
+            if let Some(res) = self.resources.get_mut(name) {
+                res.fail(name, format!("trim {log}: {e}"), now);
+            }
+        }
+        self.refresh_log(name, log);
+    }
+
+    fn apply_fetched(
+        &mut self,
+        name: &ResourceName,
+        run: u64,
+        log: &LogName,
+        size: u64,
+        valid: u64,
+        now: Instant,
+    ) {
+        let Some(res) = self.resources.get_mut(name) else {
+            return;
+        };
+        if res.fetch.as_ref().is_none_or(|f| f.run != run) {
+            return;
+        }
+        res.fetch_error = None;
+        let logs = self.tree.logs.entry(name.clone()).or_default();
+        let before = logs.insert(log.clone(), size).unwrap_or(0);
+        res.fetch_meter.add(now, size.saturating_sub(before));
+        res.note_valid(log, valid);
+    }
+
+    fn apply_fetch_ended(
+        &mut self,
+        name: &ResourceName,
+        run: u64,
+        log: &LogName,
+        error: Option<String>,
+        now: Instant,
+    ) {
+        let Some(res) = self.resources.get_mut(name) else {
+            return;
+        };
+        if res.fetch.take_if(|f| f.run == run).is_none() {
+            return;
+        }
+        if let Some(why) = error {
+            tracing::warn!(resource = %name, "fetch of {log}: {why}");
+            res.fetch_after = Some(now + RETRY);
+            res.fetch_error = Some(format!("fetch of {log}: {why}"));
+        } else {
+            res.fetch_error = None;
+        }
+        self.refresh_log(name, log);
+    }
+
+    fn apply_synced(
+        &mut self,
+        name: &ResourceName,
+        run: u64,
+        synced: u64,
+        verified: (u64, u64),
+        received: u64,
+        now: Instant,
+    ) {
+        let Some(res) = self.resources.get_mut(name) else {
+            return;
+        };
+        let Some(sync) = res.sync.as_mut().filter(|s| s.run == run) else {
+            return;
+        };
+        if self.tree.resource(name).sync_status(&self.me) != Some(sync.written) {
+            // Invalidated meanwhile: what this run did does not count.
+            sync.cancel.cancel();
+            return;
+        }
+        res.sync_meter.add(
+            now,
+            received
+                .saturating_sub(sync.received)
+                .max(synced.saturating_sub(sync.written)),
+        );
+        sync.received = received;
+        sync.written = synced;
+        res.seen.verified = Some(verified);
+        let me = self.me.clone();
+        self.set_link(
+            LinkPath::res(name, ResourceLink::SyncStatus(me)),
+            &synced.to_string(),
+        );
+    }
+
+    fn apply_sync_ended(
+        &mut self,
+        name: &ResourceName,
+        run: u64,
+        result: Result<ReplayPos, String>,
+        now: Instant,
+    ) {
+        let me = self.me.clone();
+        let Some(res) = self.resources.get_mut(name) else {
+            return;
+        };
+        let Some(sync) = res.sync.take_if(|s| s.run == run) else {
+            return;
+        };
+        let view = self.tree.resource(name);
+        let valid = view.sync_status(&me) == Some(sync.written);
+        match (result, view.size_bytes()) {
+            (Ok(from), Some(size)) if valid => {
+                tracing::info!(resource = %name, "synced, consistent from {from} on");
+                res.failed = None;
+                self.set_link(
+                    LinkPath::res(name, ResourceLink::SyncPos(me.clone())),
+                    &from.to_string(),
+                );
+                self.set_link(
+                    LinkPath::res(name, ResourceLink::SyncStatus(me)),
+                    &size.to_string(),
+                );
+            }
+            (Ok(_), _) => {
+                tracing::warn!(resource = %name, "the sync was overtaken by an invalidate, it begins again")
+            }
+            (Err(why), _) => {
+                tracing::warn!(resource = %name, "sync from {}: {why}", sync.peer);
+                res.sync_after = Some(now + RETRY);
+            }
+        }
+        self.publish_now(name);
+    }
+}
+
+impl super::Res {
+    /// The records of `log` are whole up to `valid`: replay may go so far.
+    pub(super) fn note_valid(&mut self, log: &LogName, valid: u64) {
+        if self.pos.as_ref().is_none_or(|pos| pos.log != *log) {
+            return;
+        }
+        self.log_end = Some(valid);
+        if let Some(run) = self.replay.as_ref().filter(|r| r.log == *log) {
+            run.end.send_modify(|p| {
+                *p = FetchProgress {
+                    valid,
+                    size: valid,
+                    ..*p
+                }
+            });
+        }
+    }
+}

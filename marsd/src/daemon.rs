@@ -1,0 +1,155 @@
+//! Puts the parts of the daemon together and runs them until a signal ends it.
+
+use std::error::Error;
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use tokio::time::Instant;
+
+use mars_core::LinkPath;
+use mars_tree::{Env, TreeDir, key};
+use nix::fcntl::{Flock, FlockArg};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc::{self, UnboundedSender};
+
+use crate::brain::{Brain, Event, Setup, TICK};
+use crate::net::{Directory, Identity, MirrorSource, NetContext, any_address, listen};
+use crate::serve::{Serving, Sources};
+use crate::shims::ShimContext;
+use crate::watch;
+use crate::work::LogBoard;
+
+/// How the daemon is run.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The tree, the own name and the place for sockets.
+    pub env: Env,
+    /// TCP port to listen on.
+    pub port: u16,
+    /// Directory of the devices.
+    pub device_dir: PathBuf,
+    /// The user-space shim.
+    pub shim_exe: PathBuf,
+    /// This program.
+    pub own_exe: PathBuf,
+}
+
+type Failure = Box<dyn Error + Send + Sync>;
+
+/// Runs the daemon until SIGTERM or SIGINT.
+///
+/// # Errors
+/// No tree at the place, another marsd runs on it, the port is taken, or the system refuses something needed.
+pub async fn run(options: Options) -> Result<(), Failure> {
+    let Options {
+        env,
+        port,
+        device_dir,
+        shim_exe,
+        own_exe,
+    } = options;
+    if !env.dir.join("ips").is_dir() {
+        return Err(format!(
+            "{} holds no cluster: run 'marsadm create-cluster' or 'marsadm join-cluster PEER' first",
+            env.dir.display()
+        )
+        .into());
+    }
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(&env.run)?;
+    let _only_one = lock(&env.run)?;
+    let dir = TreeDir::new(env.dir.clone());
+    let node_key = key::load_or_create(&env.dir, &env.host)?;
+    if dir
+        .read_link(&LinkPath::Key(env.host.clone()))?
+        .is_none_or(|link| link.value != node_key.public_hex)
+    {
+        dir.set(&LinkPath::Key(env.host.clone()), &node_key.public_hex)?;
+    }
+    let (events, received) = mpsc::unbounded_channel();
+    let identity = Identity::from_pkcs8(&node_key.pkcs8)?;
+    let net = NetContext::new(
+        env.host.clone(),
+        identity,
+        Directory::default(),
+        &env.run,
+        own_exe,
+    )?;
+    let board = Arc::new(LogBoard::new());
+    let sources = Arc::new(Sources::default());
+    watch::spawn(&env.dir, events.clone())?;
+    let setup = Setup {
+        me: env.host.clone(),
+        dir: dir.clone(),
+        run_dir: env.run.clone(),
+        device_dir,
+        shims: ShimContext {
+            run_dir: env.run.clone(),
+            exe: shim_exe,
+            events: events.clone(),
+        },
+        net: net.clone(),
+        board: board.clone(),
+        sources: sources.clone(),
+        events: events.clone(),
+    };
+    let brain = Brain::new(setup, Instant::now());
+    let mirror = MirrorSource::new(&env.run, &env.dir)?;
+    let serving = Serving {
+        events: events.clone(),
+        board,
+        sources,
+        mirror,
+        dir,
+    };
+    let _listener = listen(&net, any_address(port), Arc::new(serving)).await?;
+    tracing::info!(
+        "marsd {} serves {} as {}",
+        env!("CARGO_PKG_VERSION"),
+        env.dir.display(),
+        env.host
+    );
+    spawn_signals(events.clone())?;
+    tokio::spawn(tick(events));
+    brain.run(received).await;
+    Ok(())
+}
+
+fn lock(run_dir: &Path) -> Result<Flock<File>, Failure> {
+    let path = run_dir.join("marsd.lock");
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&path)?;
+    Flock::lock(file, FlockArg::LockExclusiveNonblock)
+        .map_err(|_| format!("another marsd runs already ({} is locked)", path.display()).into())
+}
+
+fn spawn_signals(events: UnboundedSender<Event>) -> io::Result<()> {
+    let mut term = signal(SignalKind::terminate())?;
+    let mut int = signal(SignalKind::interrupt())?;
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = term.recv() => {}
+            _ = int.recv() => {}
+        }
+        let _ = events.send(Event::Stop);
+    });
+    Ok(())
+}
+
+async fn tick(events: UnboundedSender<Event>) {
+    let mut interval = tokio::time::interval(TICK);
+    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        interval.tick().await;
+        if events.send(Event::Tick).is_err() {
+            return;
+        }
+    }
+}

@@ -1,0 +1,145 @@
+//! Serves the streams that peers open: announcements, the tree, logs and sync data.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use mars_core::{HostName, LogName, ResourceName};
+use mars_tree::TreeDir;
+use tokio::sync::mpsc::{self, UnboundedSender};
+use tokio::sync::oneshot;
+
+use crate::brain::Event;
+use crate::net::{Incoming, MirrorSource, ServeFuture, Service, StreamRequest, watch_server};
+use crate::work::{Cancel, LogBoard, SyncSource, serve_fetch, serve_sync};
+
+/// Announcements that wait for one peer, at most.
+const QUEUE: usize = 4096;
+
+/// A disk that peers may sync from.
+#[derive(Debug, Clone)]
+pub struct Source {
+    /// Path of the disk.
+    pub disk: PathBuf,
+    /// Size of the resource in bytes.
+    pub size: u64,
+    /// Whether it holds one state of the history.
+    pub consistent: bool,
+}
+
+/// The disks that peers may sync from, kept up to date by the brain.
+#[derive(Debug, Default)]
+pub struct Sources(Mutex<BTreeMap<ResourceName, Source>>);
+
+impl Sources {
+    /// Tells about a disk.
+    pub fn set(&self, res: &ResourceName, disk: PathBuf, size: u64, consistent: bool) {
+        let mut map = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        map.insert(
+            res.clone(),
+            Source {
+                disk,
+                size,
+                consistent,
+            },
+        );
+    }
+
+    fn get(&self, res: &ResourceName) -> Option<Source> {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(res)
+            .cloned()
+    }
+}
+
+/// The service of this node.
+#[derive(Debug)]
+pub struct Serving {
+    /// The brain.
+    pub events: UnboundedSender<Event>,
+    /// What may be read of the logs.
+    pub board: Arc<LogBoard>,
+    /// What may be read of the disks.
+    pub sources: Arc<Sources>,
+    /// The tree, for rsync.
+    pub mirror: MirrorSource,
+    /// The tree, for paths of logs.
+    pub dir: TreeDir,
+}
+
+impl Service for Serving {
+    fn serve(&self, peer: HostName, request: StreamRequest, stream: Incoming) -> ServeFuture {
+        match request {
+            StreamRequest::Watch => {
+                let (tx, rx) = mpsc::channel(QUEUE);
+                let _ = self.events.send(Event::Subscribe(peer, tx));
+                Box::pin(async move { Ok(watch_server(stream.accept().await?, rx).await?) })
+            }
+            StreamRequest::Rsync => {
+                let mirror = self.mirror.clone();
+                Box::pin(async move { Ok(mirror.serve(stream).await?) })
+            }
+            StreamRequest::Fetch {
+                resource,
+                log,
+                from,
+            } => self.serve_log(resource, log, from, stream),
+            StreamRequest::Sync { resource } => self.serve_disk(resource, stream),
+        }
+    }
+}
+
+impl Serving {
+    fn serve_log(
+        &self,
+        res: ResourceName,
+        log: LogName,
+        from: u64,
+        stream: Incoming,
+    ) -> ServeFuture {
+        let path = self.dir.log_path(&res, &log);
+        let state = self.board.subscribe(&res, &log);
+        Box::pin(async move {
+            let Some(state) = state else {
+                return Ok(stream
+                    .refuse(&format!("{log} of resource {res} is not offered here"))
+                    .await?);
+            };
+            serve_fetch(stream.accept().await?, &path, from, state).await?;
+            Ok(())
+        })
+    }
+
+    fn serve_disk(&self, res: ResourceName, stream: Incoming) -> ServeFuture {
+        let source = self.sources.get(&res);
+        let events = self.events.clone();
+        Box::pin(async move {
+            let Some(source) = source.filter(|s| s.consistent) else {
+                return Ok(stream
+                    .refuse(&format!("resource {res} has no consistent disk here"))
+                    .await?);
+            };
+            let position = move || {
+                let (events, res) = (events.clone(), res.clone());
+                async move {
+                    let (tx, rx) = oneshot::channel();
+                    let _ = events.send(Event::EndPosition(res, tx));
+                    rx.await
+                        .map_err(|_| "the daemon ends".to_owned())
+                        .and_then(|answer| answer)
+                }
+            };
+            let (limit, cancel) = (None, Cancel::new());
+            let job = SyncSource {
+                disk_path: source.disk,
+                size: source.size,
+                limit,
+                cancel,
+            };
+            serve_sync(stream.accept().await?, job, position).await?;
+            Ok(())
+        })
+    }
+}

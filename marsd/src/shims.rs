@@ -1,0 +1,221 @@
+//! Starts, adopts and listens to the user-space shims: one thread for each, blocking, reporting to the brain.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use mars_core::control::{Attach, Message, PROTOCOL, Reply, Request, ShimStatus, Verb};
+use mars_core::{ReplayPos, ResourceName};
+use mars_tree::control_socket::{ControlError, ControlSocket};
+use tokio::sync::mpsc::UnboundedSender;
+
+use crate::brain::{Event, ShimEvent};
+
+/// Longest time for a shim to answer one request while it is started.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
+/// Longest time for a new shim to listen on its socket.
+const LISTEN_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Where shims live and whom they report to.
+#[derive(Debug, Clone)]
+pub struct ShimContext {
+    /// Directory of sockets and mount points.
+    pub run_dir: PathBuf,
+    /// The executable.
+    pub exe: PathBuf,
+    /// The brain.
+    pub events: UnboundedSender<Event>,
+}
+
+/// What a shim is started with.
+#[derive(Debug)]
+pub struct StartJob {
+    /// Arguments of [`Verb::Attach`].
+    pub attach: Attach,
+    /// Where the log goes on.
+    pub from: ReplayPos,
+    /// The `/dev/fuse` descriptor of a killed predecessor.
+    pub fuse: Option<OwnedFd>,
+}
+
+/// Path of the control socket of a resource.
+pub fn socket_path(run_dir: &Path, res: &ResourceName) -> PathBuf {
+    run_dir.join(format!("shim-{res}.sock"))
+}
+
+impl ShimContext {
+    /// Starts a shim in a thread; all that comes of it is reported with `generation`.
+    pub fn start(&self, res: ResourceName, generation: u64, job: StartJob) {
+        let ctx = self.clone();
+        self.thread(res.clone(), generation, move || {
+            ctx.spawn_process(&res)
+                .map_err(|e| format!("start {}: {e}", ctx.exe.display()))?;
+            let mut link = Link::connect(&ctx, &res, generation, LISTEN_TIMEOUT)?;
+            link.greet()?;
+            link.ask(Verb::Attach(job.attach), job.fuse.as_ref())?;
+            let status = link.ask(
+                Verb::Log {
+                    log: job.from.log,
+                    pos: job.from.pos,
+                },
+                None,
+            )?;
+            Ok((link, status))
+        });
+    }
+
+    /// Connects to a shim that an earlier marsd started; reports [`ShimEvent::Failed`] if none answers.
+    pub fn adopt(&self, res: ResourceName, generation: u64) {
+        let ctx = self.clone();
+        self.thread(res.clone(), generation, move || {
+            let mut link = Link::connect(&ctx, &res, generation, Duration::ZERO)?;
+            let status = link.greet()?;
+            Ok((link, status))
+        });
+    }
+
+    fn thread(
+        &self,
+        res: ResourceName,
+        generation: u64,
+        open: impl FnOnce() -> Result<(Link, ShimStatus), String> + Send + 'static,
+    ) {
+        let events = self.events.clone();
+        let name = format!("shim-{res}");
+        let failed_res = res.clone();
+        let report = events.clone();
+        let spawned = std::thread::Builder::new()
+            .name(name)
+            .spawn(move || match open() {
+                Ok((link, status)) => {
+                    let up = ShimEvent::Up(link.socket.clone(), status);
+                    let _ = events.send(Event::Shim(res.clone(), generation, up));
+                    link.listen();
+                    let _ = events.send(Event::Shim(res, generation, ShimEvent::Gone));
+                }
+                Err(why) => {
+                    let _ = events.send(Event::Shim(res, generation, ShimEvent::Failed(why)));
+                }
+            });
+        if let Err(e) = spawned {
+            let failed = ShimEvent::Failed(format!("start a thread: {e}"));
+            let _ = report.send(Event::Shim(failed_res, generation, failed));
+        }
+    }
+
+    /// The process outlives this one: it has a session of its own and keeps nothing of ours but stderr.
+    fn spawn_process(&self, res: &ResourceName) -> io::Result<()> {
+        let mut command = Command::new(&self.exe);
+        command
+            .arg("--resource")
+            .arg(res.as_str())
+            .arg("--run-dir")
+            .arg(&self.run_dir);
+        command.stdin(Stdio::null()).stdout(Stdio::null());
+        // SAFETY: setsid is async-signal-safe and touches no memory of this process.
+        unsafe {
+            command.pre_exec(|| nix::unistd::setsid().map(drop).map_err(io::Error::from));
+        }
+        let mut child = command.spawn()?;
+        std::thread::Builder::new()
+            .name(format!("reap-{res}"))
+            .spawn(move || child.wait())?;
+        Ok(())
+    }
+}
+
+struct Link {
+    socket: Arc<ControlSocket>,
+    res: ResourceName,
+    generation: u64,
+    events: UnboundedSender<Event>,
+    next_id: u64,
+}
+
+impl Link {
+    fn connect(
+        ctx: &ShimContext,
+        res: &ResourceName,
+        generation: u64,
+        wait: Duration,
+    ) -> Result<Self, String> {
+        let path = socket_path(&ctx.run_dir, res);
+        let deadline = Instant::now() + wait;
+        let socket = loop {
+            match ControlSocket::connect(&path) {
+                Ok(socket) => break socket,
+                Err(e) if Instant::now() >= deadline => return Err(e.to_string()),
+                Err(_) => std::thread::sleep(Duration::from_millis(5)),
+            }
+        };
+        socket
+            .set_timeout(Some(ANSWER_TIMEOUT))
+            .map_err(|e| e.to_string())?;
+        let (events, res) = (ctx.events.clone(), res.clone());
+        Ok(Self {
+            socket: Arc::new(socket),
+            res,
+            generation,
+            events,
+            next_id: 1,
+        })
+    }
+
+    fn greet(&mut self) -> Result<ShimStatus, String> {
+        self.ask(Verb::Hello { protocol: PROTOCOL }, None)
+    }
+
+    fn ask(&mut self, verb: Verb, fd: Option<&OwnedFd>) -> Result<ShimStatus, String> {
+        let id = self.next_id;
+        self.next_id += 1;
+        let what = format!("{verb:?}");
+        self.socket
+            .send(&Request { id, verb }, fd.map(AsFd::as_fd))
+            .map_err(|e| e.to_string())?;
+        loop {
+            match self.socket.recv() {
+                Ok((Message::Reply(Reply { id: got, result }), _)) if got == id => {
+                    return result.map_err(|refusal| refusal.to_string());
+                }
+                Ok((message, fd)) => self.report(message, fd),
+                Err(e) => return Err(format!("{what}: {e}")),
+            }
+        }
+    }
+
+    fn listen(&self) {
+        if self.socket.set_timeout(None).is_err() {
+            return;
+        }
+        loop {
+            match self.socket.recv() {
+                Ok((message, fd)) => self.report(message, fd),
+                Err(ControlError::TimedOut { .. }) => {}
+                Err(ControlError::Closed { .. }) => return,
+                Err(e) => {
+                    tracing::warn!(resource = %self.res, "shim connection: {e}");
+                    return;
+                }
+            }
+        }
+    }
+
+    fn report(&self, message: Message, fd: Option<OwnedFd>) {
+        let event = match (message, fd) {
+            (Message::Reply(reply), _) => ShimEvent::Reply(reply.id, reply.result),
+            (Message::Status(status), _) => ShimEvent::Status(status),
+            (Message::Hold(resume), Some(fd)) => ShimEvent::Hold(resume, fd),
+            (Message::Hold(_), None) => return,
+        };
+        let _ = self
+            .events
+            .send(Event::Shim(self.res.clone(), self.generation, event));
+    }
+}
+
+/// Ids of requests sent by the brain begin here, above those of the start.
+pub const FIRST_BRAIN_ID: u64 = 1000;
