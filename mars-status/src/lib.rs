@@ -1,0 +1,10 @@
+//! The status display of MARS: reads the tree and a few facts of the system, makes a model of them, and renders it
+//! without looking at anything else (`symlink-spec.md` section 11).
+#![forbid(unsafe_code)]
+
+pub mod exit;
+pub mod facts;
+pub mod model;
+pub mod options;
+pub mod paint;
+pub mod render;
