@@ -12,6 +12,8 @@ use crate::work::{FetchProgress, truncate_log};
 
 /// Time before a fetch or a sync that failed is tried again.
 const RETRY: Duration = Duration::from_secs(1);
+/// What a sync keeps open until it knows the position from which it is consistent, in bytes.
+const LAST_BLOCK: u64 = 4096;
 
 impl Brain {
     pub(super) fn apply_work(
@@ -163,7 +165,10 @@ impl Brain {
         let Some(sync) = res.sync.as_mut().filter(|s| s.run == run) else {
             return;
         };
-        if self.tree.resource(name).sync_status(&self.me) != Some(sync.written) {
+        let view = self.tree.resource(name);
+        // Without the end position nothing is called synced: the last block stays open until then.
+        let synced = synced.min(view.size_bytes().unwrap_or(0).saturating_sub(LAST_BLOCK));
+        if view.sync_status(&self.me) != Some(sync.written) {
             // Invalidated meanwhile: what this run did does not count.
             sync.cancel.cancel();
             return;
