@@ -162,10 +162,15 @@ fn format_config(mars_dir: &Path, is_root: bool) -> io::Result<String> {
             "rsync cannot take a path with '%', '\\', control characters or outer blanks",
         ));
     }
-    let user = if is_root { "uid = 0\ngid = 0\n" } else { "" };
+    // In a chroot, links of the tree lead nowhere, even for a version of rsync that would follow them on request.
+    let (chroot, user) = if is_root {
+        ("yes", "uid = 0\ngid = 0\n")
+    } else {
+        ("no", "")
+    };
     Ok(format!(
         "# Written by marsd.\n\
-         use chroot = no\nmunge symlinks = no\nread only = yes\nlist = no\n\
+         use chroot = {chroot}\nmunge symlinks = no\nread only = yes\nlist = no\n\
          log file = /dev/null\ntransfer logging = no\nmax verbosity = 0\n\
          reverse lookup = no\nforward lookup = no\nnumeric ids = yes\ntimeout = 60\n\
          refuse options = {REFUSED}\n\

@@ -31,7 +31,7 @@ use super::socket;
 const HANDSHAKE: Duration = Duration::from_secs(10);
 const REQUEST: Duration = Duration::from_secs(10);
 /// Clients that may be in their handshake at the same time.
-const HANDSHAKES_MAX: usize = 64;
+const HANDSHAKES_MAX: usize = 256;
 /// Connections of one peer: more than one only while an old one is not yet known to be dead.
 const PER_PEER_MAX: usize = 8;
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
@@ -169,17 +169,17 @@ impl Server {
         let shaken = timeout(HANDSHAKE, self.handshake(socket, &address)).await;
         drop(permit);
         match shaken {
-            Ok(Ok((tls, peer, key))) => self.serve_peer(tls, peer, key, address).await,
+            Ok(Ok(client)) => self.serve_peer(client).await,
             Ok(Err(error)) => warn!("{error}"),
             Err(_) => debug!(%address, "client turned away: no handshake in time"),
         }
     }
 
     async fn handshake(
-        &self,
+        self: &Arc<Self>,
         socket: TcpStream,
         address: &str,
-    ) -> Result<(TlsStream<TcpStream>, HostName, PublicKey), NetError> {
+    ) -> Result<Client, NetError> {
         let away = |cause: String| NetError::Client {
             address: address.to_owned(),
             cause,
@@ -203,37 +203,45 @@ impl Server {
             .get()
             .ok_or_else(|| away("it has shown no key".into()))?;
         let own = Hello::new(self.context.me(), self.context.protocol());
-        let is_known = |host: &HostName| {
-            if directory.is(host, &key) {
-                return Ok(());
+        let mut counted = None;
+        let is_welcome = |host: &HostName| {
+            if !directory.is(host, &key) {
+                let fingerprint = key.fingerprint();
+                return Err(format!(
+                    "it says it is {host}, but ips/key-{host} is not its key {fingerprint}"
+                ));
             }
-            let fingerprint = key.fingerprint();
-            Err(format!(
-                "it says it is {host}, but ips/key-{host} is not its key {fingerprint}"
-            ))
+            counted = Counted::new(self, host);
+            match counted {
+                Some(_) => Ok(()),
+                None => Err(format!("{host} has {PER_PEER_MAX} connections already")),
+            }
         };
-        let peer = hello::listening(&mut tls, &own, is_known).await;
+        let peer = hello::listening(&mut tls, &own, is_welcome).await;
         let peer = peer.map_err(|e| away(e.to_string()))?;
-        Ok((tls, peer, key))
+        Ok(Client {
+            tls,
+            peer,
+            key,
+            address: address.to_owned(),
+            _counted: counted,
+        })
     }
 
-    async fn serve_peer(
-        self: Arc<Self>,
-        tls: TlsStream<TcpStream>,
-        peer: HostName,
-        key: PublicKey,
-        address: String,
-    ) {
-        let Some(_counted) = Counted::new(&self, &peer) else {
-            warn!(%peer, %address, "it has {PER_PEER_MAX} connections already, one more is closed");
-            return;
-        };
+    async fn serve_peer(self: Arc<Self>, client: Client) {
+        let Client {
+            tls,
+            peer,
+            key,
+            address,
+            _counted,
+        } = client;
         let revoked = self
             .context
             .directory()
             .clone()
             .until_revoked(peer.clone(), key);
-        let (handle, mut inbound) = mux::start(tls, Mode::Server, peer.clone(), address, revoked);
+        let (handle, mut inbound) = mux::start(tls, Mode::Server, peer, address, revoked);
         let mut tasks = JoinSet::new();
         loop {
             tokio::select! {
@@ -249,6 +257,15 @@ impl Server {
             }
         }
     }
+}
+
+/// A client that is what it says.
+struct Client {
+    tls: TlsStream<TcpStream>,
+    peer: HostName,
+    key: PublicKey,
+    address: String,
+    _counted: Option<Counted>,
 }
 
 /// Counts a connection of a peer as long as it lives.

@@ -35,7 +35,13 @@ async fn a_stranger_is_told_why_and_gets_nothing() {
     let error = within("dial", dial(&a.context, &b.name)).await.unwrap_err();
     assert!(matches!(error, NetError::Refused { .. }), "{error:?}");
     let text = error.to_string();
-    for part in ["b at 127.0.0.1:", "refused", &a.fingerprint(), "ips/key-a"] {
+    for part in [
+        "b at 127.0.0.1:",
+        "refused",
+        "does not know the key",
+        &a.fingerprint(),
+        "ips/key-a",
+    ] {
         assert!(text.contains(part), "{part} is missing in: {text}");
     }
 }
