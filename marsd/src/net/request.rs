@@ -1,5 +1,6 @@
 //! The messages that open a stream and those on the watch stream, as JSON. Unknown fields are ignored.
 
+use mars_core::plan::LogOffer;
 use mars_core::{LogName, ResourceName};
 use serde::{Deserialize, Serialize};
 
@@ -49,17 +50,6 @@ impl std::fmt::Display for StreamRequest {
 pub(super) struct Reply {
     /// Why not, or nothing if the stream is served.
     pub(super) refused: Option<String>,
-}
-
-/// A logfile that a node has.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LogOffer {
-    /// The logfile.
-    pub log: LogName,
-    /// Bytes on stable storage, always a record boundary.
-    pub durable: u64,
-    /// No byte will be added any more.
-    pub complete: bool,
 }
 
 /// A message on the watch stream.
