@@ -17,6 +17,9 @@ pub struct Network {
     holder: Process,
 }
 
+/// Where the nodes' default route leads: nowhere, but a node without one has no address of its own choice.
+const GATEWAY: &str = "10.77.0.254";
+
 /// IPv4 address of the node with this number, from 1.
 pub fn ipv4(number: usize) -> String {
     format!("10.77.0.{number}")
@@ -59,6 +62,7 @@ impl Network {
             "forward_delay",
             "0",
         ])?;
+        network.run(&["ip", "addr", "add", &format!("{GATEWAY}/24"), "dev", "br0"])?;
         network.run(&["ip", "link", "set", "br0", "up"])?;
         Ok(network)
     }
@@ -87,6 +91,7 @@ impl Network {
             format!("ip addr add {}/24 dev eth0", ipv4(number)),
             format!("ip addr add {}/64 dev eth0 nodad", ipv6(number)),
             "ip link set eth0 up".to_owned(),
+            format!("ip route add default via {GATEWAY}"),
         ];
         host(&[
             "nsenter",
