@@ -1,1 +1,57 @@
-fn main() {}
+//! `mars-shim`: the data path of one resource, started and steered by marsd.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser;
+use mars_core::ResourceName;
+use mars_shim::process::{catch_signals, protect};
+use mars_shim::server::{End, Server};
+use mars_shim::service::Service;
+
+/// Serves the block device of one MARS resource and logs its writes. Started by marsd.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Args {
+    /// Name of the resource.
+    #[arg(long)]
+    resource: ResourceName,
+    /// Directory of control sockets and mount points.
+    #[arg(long, default_value = "/run/mars", env = "MARS_RUN")]
+    run_dir: PathBuf,
+    /// Most MiB that are kept in memory before they are written back.
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u64).range(4..=65536))]
+    dirty_mib: u64,
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    let filter = tracing_subscriber::EnvFilter::try_from_env("MARS_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .init();
+    match serve(&args) {
+        Ok(_) => ExitCode::SUCCESS,
+        Err(e) => {
+            tracing::error!("{e}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn serve(args: &Args) -> Result<End, Box<dyn std::error::Error>> {
+    let signals = catch_signals()?;
+    protect();
+    std::fs::create_dir_all(&args.run_dir)
+        .map_err(|e| format!("create the directory {}: {e}", args.run_dir.display()))?;
+    // The kernel shows absolute paths of what is mounted and bound.
+    let run_dir = args
+        .run_dir
+        .canonicalize()
+        .map_err(|e| format!("look at {}: {e}", args.run_dir.display()))?;
+    let socket = run_dir.join(format!("shim-{}.sock", args.resource));
+    let service = Service::new(&args.resource, &run_dir, args.dirty_mib << 20);
+    Ok(Server::new(service, &socket, signals)?.run()?)
+}

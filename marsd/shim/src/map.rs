@@ -1,0 +1,312 @@
+//! Which blocks are newer in the log than on the disk, and in which memory slot their content stands; pure.
+//!
+//! The map is a write-back cache of 4 KiB pages. A page has a *current* part, which takes new writes, and while a
+//! write-back round is under way a *frozen* part, which never changes until the round is on stable storage. A sector
+//! is found in the current part, else in the frozen part, else on the disk. Positions are those of the log stream
+//! (see [`crate::stream`]).
+
+use std::collections::{BTreeMap, VecDeque};
+
+use mars_core::Stamp;
+
+/// Bytes of a page, and of a memory slot.
+pub const PAGE: u64 = 4096;
+/// Bytes of a sector, the smallest unit of a write.
+pub const SECTOR: u64 = 512;
+const SECTORS_PER_PAGE: u64 = PAGE / SECTOR;
+
+/// Number of a memory slot of [`PAGE`] bytes.
+pub type Slot = u32;
+
+/// Some sectors of one page, in one slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Part {
+    slot: Slot,
+    /// Bit n: sector n of the page stands in the slot.
+    mask: u8,
+    /// Beginning of the first record that is in here.
+    first: u64,
+    /// End of the newest record that is in here.
+    end: u64,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Page {
+    current: Option<Part>,
+    frozen: Option<Part>,
+}
+
+/// A page to be written back: `mask` sectors of `slot` belong to page number `page`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Frozen {
+    /// Number of the page on the device.
+    pub page: u64,
+    /// Where its content stands.
+    pub slot: Slot,
+    /// Bit n: sector n is to be written.
+    pub mask: u8,
+}
+
+/// Where a run of sectors is to be read from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    /// Bytes from `offset` on of the whole slot memory.
+    Memory {
+        /// Byte offset in the slot memory.
+        offset: u64,
+    },
+    /// The disk, at the same place.
+    Disk,
+}
+
+/// A run of bytes that comes from one source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Run {
+    /// Byte offset on the device.
+    pub offset: u64,
+    /// Length in bytes.
+    pub len: u64,
+    /// Where it is.
+    pub source: Source,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Born {
+    first: u64,
+    page: u64,
+    /// Stamp of the record before the one that made the page dirty.
+    before: Stamp,
+}
+
+/// The map; see the module.
+#[derive(Debug)]
+pub struct DirtyMap {
+    pages: BTreeMap<u64, Page>,
+    free: Vec<Slot>,
+    born: VecDeque<Born>,
+    dirty_sectors: u64,
+    current_pages: usize,
+    frozen: Vec<Frozen>,
+    cursor: u64,
+}
+
+impl DirtyMap {
+    /// An empty map over `slots` slots.
+    pub fn new(slots: Slot) -> Self {
+        Self {
+            pages: BTreeMap::new(),
+            free: (0..slots).rev().collect(),
+            born: VecDeque::new(),
+            dirty_sectors: 0,
+            current_pages: 0,
+            frozen: Vec::new(),
+            cursor: 0,
+        }
+    }
+
+    /// Number of unused slots.
+    pub fn free_slots(&self) -> usize {
+        self.free.len()
+    }
+
+    /// Whether the disk has everything.
+    pub fn is_empty(&self) -> bool {
+        self.pages.is_empty()
+    }
+
+    /// Bytes that are newer than on the disk.
+    pub fn dirty_bytes(&self) -> u64 {
+        self.dirty_sectors * SECTOR
+    }
+
+    /// Pages that wait for a write-back round (those of a running round are not counted).
+    pub fn waiting_pages(&self) -> usize {
+        self.current_pages
+    }
+
+    /// Makes the sectors `mask` of `page` dirty by the record `start..end` and tells the slot that takes their
+    /// content; `before` is the stamp of the record before it. None if no slot is free.
+    pub fn place(
+        &mut self,
+        page: u64,
+        mask: u8,
+        (start, end): (u64, u64),
+        before: Stamp,
+    ) -> Option<Slot> {
+        if let Some(part) = self.pages.get_mut(&page).and_then(|p| p.current.as_mut()) {
+            self.dirty_sectors += u64::from((mask & !part.mask).count_ones());
+            part.mask |= mask;
+            part.end = end;
+            return Some(part.slot);
+        }
+        let slot = self.free.pop()?;
+        self.pages.entry(page).or_default().current = Some(Part {
+            slot,
+            mask,
+            first: start,
+            end,
+        });
+        self.born.push_back(Born {
+            first: start,
+            page,
+            before,
+        });
+        self.dirty_sectors += u64::from(mask.count_ones());
+        self.current_pages += 1;
+        Some(slot)
+    }
+
+    /// Where the bytes `offset..offset+len` are, in order; neighbouring pieces of one source are joined.
+    pub fn runs(&self, offset: u64, len: u64, out: &mut Vec<Run>) {
+        out.clear();
+        let end = offset + len;
+        let mut at = offset;
+        let mut pages = self.pages.range(offset / PAGE..end.div_ceil(PAGE));
+        let mut next = pages.next();
+        while at < end {
+            let Some((&number, page)) = next else {
+                push_run(out, at, end - at, Source::Disk);
+                return;
+            };
+            let page_start = number * PAGE;
+            if at < page_start {
+                push_run(out, at, page_start - at, Source::Disk);
+                at = page_start;
+            }
+            let stop = end.min(page_start + PAGE);
+            while at < stop {
+                let sector = (at - page_start) / SECTOR;
+                let piece = (SECTOR - at % SECTOR).min(stop - at);
+                push_run(out, at, piece, page.source(sector, at - page_start));
+                at += piece;
+            }
+            next = pages.next();
+        }
+    }
+
+    /// Begins a round: freezes up to `max` pages in disk order, continuing behind the last round, and returns the end
+    /// of the newest record in them, which must be durable before they are written. None if nothing is dirty or a
+    /// round is under way.
+    pub fn freeze(&mut self, max: usize) -> Option<u64> {
+        if !self.frozen.is_empty() {
+            return None;
+        }
+        let (mut newest, cursor) = (None, self.cursor);
+        for pass in 0..2 {
+            let range = if pass == 0 {
+                cursor..u64::MAX
+            } else {
+                0..cursor
+            };
+            for (&page, entry) in self.pages.range_mut(range) {
+                if self.frozen.len() >= max {
+                    break;
+                }
+                let Some(part) = entry.current.take() else {
+                    continue;
+                };
+                entry.frozen = Some(part);
+                self.current_pages -= 1;
+                self.cursor = page + 1;
+                newest = newest.max(Some(part.end));
+                let (slot, mask) = (part.slot, part.mask);
+                self.frozen.push(Frozen { page, slot, mask });
+            }
+        }
+        self.frozen.sort_unstable_by_key(|f| f.page);
+        newest
+    }
+
+    /// The pages of the running round in disk order.
+    pub fn frozen(&self) -> &[Frozen] {
+        &self.frozen
+    }
+
+    /// Ends the round: its pages are on stable storage.
+    pub fn thaw(&mut self) {
+        for done in std::mem::take(&mut self.frozen) {
+            let Some(entry) = self.pages.get_mut(&done.page) else {
+                continue;
+            };
+            entry.frozen = None;
+            if entry.current.is_none() {
+                self.pages.remove(&done.page);
+            }
+            self.free.push(done.slot);
+            self.dirty_sectors -= u64::from(done.mask.count_ones());
+        }
+    }
+
+    /// Beginning of the oldest record that is not (wholly) on the disk, and the stamp of the record before it.
+    pub fn oldest(&mut self) -> Option<(u64, Stamp)> {
+        while let Some(born) = self.born.front() {
+            let alive = self.pages.get(&born.page).is_some_and(|p| {
+                [p.current, p.frozen]
+                    .iter()
+                    .flatten()
+                    .any(|part| part.first == born.first)
+            });
+            if alive {
+                return Some((born.first, born.before));
+            }
+            self.born.pop_front();
+        }
+        None
+    }
+}
+
+impl Page {
+    fn source(&self, sector: u64, in_page: u64) -> Source {
+        [self.current, self.frozen]
+            .iter()
+            .flatten()
+            .find(|part| part.mask & (1 << sector) != 0)
+            .map_or(Source::Disk, |part| Source::Memory {
+                offset: u64::from(part.slot) * PAGE + in_page,
+            })
+    }
+}
+
+fn push_run(out: &mut Vec<Run>, offset: u64, len: u64, source: Source) {
+    if let Some(last) = out.last_mut() {
+        let joined = match (last.source, source) {
+            (Source::Disk, Source::Disk) => true,
+            (Source::Memory { offset: a }, Source::Memory { offset: b }) => a + last.len == b,
+            _ => false,
+        };
+        if joined {
+            last.len += len;
+            return;
+        }
+    }
+    out.push(Run {
+        offset,
+        len,
+        source,
+    });
+}
+
+/// The pages that `pos..pos+len` touches (both multiples of [`SECTOR`]): number, mask of sectors, and the byte range
+/// of the payload that goes there.
+pub fn split_pages(
+    pos: u64,
+    len: u64,
+) -> impl Iterator<Item = (u64, u8, std::ops::Range<u64>)> + Clone {
+    let end = pos + len;
+    (pos / PAGE..end.div_ceil(PAGE)).map(move |page| {
+        let from = pos.max(page * PAGE);
+        let to = end.min((page + 1) * PAGE);
+        let first = (from % PAGE) / SECTOR;
+        let count = (to - from) / SECTOR;
+        let mask = if count >= SECTORS_PER_PAGE {
+            u8::MAX
+        } else {
+            ((1u8 << count) - 1) << first
+        };
+        (page, mask, from - pos..to - pos)
+    })
+}
+
+#[cfg(test)]
+#[path = "map_tests.rs"]
+mod tests;

@@ -1,0 +1,151 @@
+//! Page-aligned anonymous memory for direct I/O, kept in RAM where the limits permit.
+
+use std::num::NonZeroUsize;
+use std::ptr::NonNull;
+
+use nix::errno::Errno;
+use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous, munmap};
+
+/// A mapping of zeroed memory; the kernel reads and writes it by address while I/O is in flight.
+#[derive(Debug)]
+pub struct Memory {
+    base: NonNull<u8>,
+    len: usize,
+}
+
+// SAFETY: the mapping belongs to this value alone and is not tied to a thread.
+unsafe impl Send for Memory {}
+
+impl Memory {
+    /// Maps `len` bytes, and locks pages into RAM as they are first used (without success where the limit on locked
+    /// memory is too low, which is no error).
+    pub fn new(len: usize) -> Result<Self, Errno> {
+        let length = NonZeroUsize::new(len).ok_or(Errno::EINVAL)?;
+        let prot = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
+        let flags = MapFlags::MAP_PRIVATE | MapFlags::MAP_NORESERVE;
+        // SAFETY: a new anonymous mapping at an address of the kernel's choice touches nothing that exists.
+        let base = unsafe { mmap_anonymous(None, length, prot, flags) }?;
+        // SAFETY: the range was just mapped. Failure is tolerated.
+        unsafe { libc::mlock2(base.as_ptr(), len, libc::MLOCK_ONFAULT) };
+        Ok(Self {
+            base: base.cast(),
+            len,
+        })
+    }
+
+    /// Address of byte `offset`, which must be inside.
+    pub fn at(&self, offset: usize) -> *mut u8 {
+        assert!(offset < self.len, "offset inside the mapping");
+        // SAFETY: checked to be inside the mapping.
+        unsafe { self.base.as_ptr().add(offset) }
+    }
+
+    /// Bytes `offset..offset+len`; the caller has no read from a device into them in flight.
+    pub fn bytes(&self, offset: usize, len: usize) -> &[u8] {
+        assert!(offset <= self.len && len <= self.len - offset, "inside");
+        // SAFETY: inside the mapping, initialised (zero-filled by the kernel); writers need `&mut self`.
+        unsafe { std::slice::from_raw_parts(self.base.as_ptr().add(offset), len) }
+    }
+
+    /// Bytes `offset..offset+len` to be changed; the caller has no I/O on them in flight.
+    pub fn bytes_mut(&mut self, offset: usize, len: usize) -> &mut [u8] {
+        assert!(offset <= self.len && len <= self.len - offset, "inside");
+        // SAFETY: as above, and `&mut self` excludes other references.
+        unsafe { std::slice::from_raw_parts_mut(self.base.as_ptr().add(offset), len) }
+    }
+
+    /// Length in bytes.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Never: a mapping has at least one byte.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        // SAFETY: mapped by `new` with this length; no reference outlives `self`. The engine waits for its I/O first.
+        let _ = unsafe { munmap(self.base.cast(), self.len) };
+    }
+}
+
+/// Buffers for reads and pass-through writes: many small ones and some large ones in one mapping.
+#[derive(Debug)]
+pub struct BufferPool {
+    memory: Memory,
+    small: Vec<usize>,
+    large: Vec<usize>,
+}
+
+/// Size of a small buffer in bytes.
+const SMALL: usize = 64 * 1024;
+const SMALL_COUNT: usize = 64;
+/// Size of a large buffer in bytes.
+const LARGE: usize = 1 << 20;
+const LARGE_COUNT: usize = 8;
+
+/// A buffer taken from a [`BufferPool`]; to be given back with [`BufferPool::put`].
+#[derive(Debug)]
+pub struct Buffer {
+    /// Byte offset in the mapping of the pool.
+    pub offset: usize,
+    large: bool,
+}
+
+impl BufferPool {
+    /// Maps the pool (12 MiB).
+    pub fn new() -> Result<Self, Errno> {
+        let memory = Memory::new(SMALL * SMALL_COUNT + LARGE * LARGE_COUNT)?;
+        let small = (0..SMALL_COUNT).map(|n| n * SMALL).collect();
+        let large = (0..LARGE_COUNT)
+            .map(|n| SMALL * SMALL_COUNT + n * LARGE)
+            .collect();
+        Ok(Self {
+            memory,
+            small,
+            large,
+        })
+    }
+
+    /// A buffer for `len` bytes (at most 1 MiB), if one is free.
+    pub fn take(&mut self, len: usize) -> Option<Buffer> {
+        if len <= SMALL
+            && let Some(offset) = self.small.pop()
+        {
+            return Some(Buffer {
+                offset,
+                large: false,
+            });
+        }
+        if len > LARGE {
+            return None;
+        }
+        let offset = self.large.pop()?;
+        Some(Buffer {
+            offset,
+            large: true,
+        })
+    }
+
+    /// Takes a buffer back.
+    pub fn put(&mut self, buffer: Buffer) {
+        if buffer.large {
+            self.large.push(buffer.offset);
+        } else {
+            self.small.push(buffer.offset);
+        }
+    }
+
+    /// Bytes of a buffer that has no I/O in flight.
+    pub fn bytes(&self, offset: usize, len: usize) -> &[u8] {
+        self.memory.bytes(offset, len)
+    }
+
+    /// The memory of all buffers.
+    pub fn memory(&mut self) -> &mut Memory {
+        &mut self.memory
+    }
+}
