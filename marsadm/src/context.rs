@@ -157,6 +157,13 @@ impl Context {
         Ok(())
     }
 
+    /// Tells what was done; nothing with `--dry-run`, as then nothing was.
+    pub(crate) fn done(&self, text: &str) {
+        if !self.opts.dry_run {
+            say(text);
+        }
+    }
+
     /// Refuses early where the tree cannot be written.
     pub(crate) fn check_writable(&self) -> Result<()> {
         let root = self.dir.root();

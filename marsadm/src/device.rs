@@ -3,7 +3,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{Seek, SeekFrom};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use nix::fcntl::OFlag;
 use nix::sys::stat::{major, minor};
@@ -131,7 +131,7 @@ fn opened_by(rdev: u64) -> Option<String> {
         .find_map(|p| opened_by_process(&p.path(), rdev))
 }
 
-fn opened_by_process(proc: &PathBuf, rdev: u64) -> Option<String> {
+fn opened_by_process(proc: &Path, rdev: u64) -> Option<String> {
     let name = fs::read_to_string(proc.join("comm")).ok()?;
     let name = name.trim();
     if name.starts_with("mars") {

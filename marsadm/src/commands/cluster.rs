@@ -4,7 +4,7 @@ use mars_core::LinkPath;
 use mars_tree::key;
 
 use crate::address;
-use crate::context::{Context, Edit, say};
+use crate::context::{Context, Edit};
 use crate::error::{AdmError, Result};
 
 /// Makes this node the first of a new cluster.
@@ -17,7 +17,7 @@ pub(crate) fn create(ctx: &mut Context, ip: Option<&str>) -> Result<()> {
     }
     create_local_part(ctx, ip)?;
     if !ctx.opts.dry_run {
-        say(&format!("successfully created cluster on {}", ctx.me()));
+        ctx.done(&format!("successfully created cluster on {}", ctx.me()));
     }
     Ok(())
 }
@@ -85,6 +85,6 @@ pub(crate) fn leave(ctx: &mut Context) -> Result<()> {
         let removals: Vec<Edit> = links.into_iter().map(Edit::Remove).collect();
         ctx.apply(&removals)?;
     }
-    say(&format!("{me} leaves the cluster"));
+    ctx.done(&format!("{me} leaves the cluster"));
     Ok(())
 }

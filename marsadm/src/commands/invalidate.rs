@@ -47,7 +47,7 @@ pub(crate) fn run(ctx: &mut Context, res: &ResourceName) -> Result<()> {
         result = restored;
     }
     result?;
-    say(&format!(
+    ctx.done(&format!(
         "resource {res} is invalidated on {me} and will be synced from {source}"
     ));
     Ok(())

@@ -51,7 +51,7 @@ pub(crate) fn run(
     push(ctx, &session)?;
     let tree = ctx.tree();
     let nodes: Vec<&str> = tree.hosts().map(HostName::as_str).collect();
-    say(&format!(
+    ctx.done(&format!(
         "successfully joined the cluster of {name}, with the nodes: {}",
         nodes.join(" ")
     ));
@@ -125,11 +125,13 @@ fn fetch(ctx: &Context, session: &Peer) -> Result<Tree> {
 }
 
 /// Links with their times, nothing hidden.
-fn rsync_args(from: OsString, to: OsString) -> [OsString; 6] {
+fn rsync_args(from: OsString, to: OsString) -> [OsString; 7] {
     [
         "--recursive".into(),
         "--links".into(),
         "--times".into(),
+        // Without this rsync takes two times within one second for the same and leaves its own.
+        "--modify-window=-1".into(),
         "--exclude=.*".into(),
         from,
         to,

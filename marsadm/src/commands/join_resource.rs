@@ -59,7 +59,7 @@ pub(crate) fn run(ctx: &mut Context, res: &str, disk: &str, name: Option<&str>) 
         new.make_sparse(&ctx.dir, &me)?;
         ctx.dir.sync_dirs()?;
     }
-    say(&format!("successfully joined resource '{res}'"));
+    ctx.done(&format!("successfully joined resource '{res}'"));
     Ok(())
 }
 

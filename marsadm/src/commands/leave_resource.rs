@@ -42,7 +42,7 @@ pub(crate) fn run(ctx: &mut Context, res: &ResourceName) -> Result<()> {
         edits.push(Edit::Order(path(link).to_string()));
     }
     ctx.apply(&edits)?;
-    say(&format!("successfully left resource '{res}'"));
+    ctx.done(&format!("successfully left resource '{res}'"));
     Ok(())
 }
 

@@ -39,7 +39,7 @@ pub(crate) fn rotate(ctx: &mut Context, res: &ResourceName) -> Result<()> {
     }
     let next = LogName::new(newest.seq + 1, &me);
     ctx.apply(&[Edit::NewLog(res.clone(), next.clone())])?;
-    say(&format!(
+    ctx.done(&format!(
         "successfully rotated resource {res} to logfile '{next}'"
     ));
     Ok(())

@@ -37,7 +37,7 @@ pub(crate) fn run(ctx: &mut Context, res: &ResourceName) -> Result<()> {
     let interrupt = Interrupt::arm()?;
     if let Some(old) = &old {
         set(ctx, &link, NO_PRIMARY)?;
-        say(&format!("primary changed from '{old}' to '{NO_PRIMARY}'"));
+        ctx.done(&format!("primary changed from '{old}' to '{NO_PRIMARY}'"));
     }
     let timeout = ctx.timeout(TIMEOUT_SECS);
     let ready = wait_for(ctx, &interrupt, timeout, |tree| may_switch(tree, res, &me));
@@ -47,7 +47,7 @@ pub(crate) fn run(ctx: &mut Context, res: &ResourceName) -> Result<()> {
     }
     set(ctx, &link, me.as_str())?;
     let from = old.as_ref().map_or(NO_PRIMARY, HostName::as_str);
-    say(&format!("primary changed from '{from}' to '{me}'"));
+    ctx.done(&format!("primary changed from '{from}' to '{me}'"));
     wait_for_device(ctx, &interrupt, res)
 }
 
@@ -252,7 +252,7 @@ fn force(ctx: &mut Context, tree: &Tree, res: &ResourceName, link: &LinkPath) ->
         .unwrap_or("unknown")
         .to_string();
     set(ctx, link, me.as_str())?;
-    say(&format!("primary changed from '{old}' to '{me}'"));
+    ctx.done(&format!("primary changed from '{old}' to '{me}'"));
     if ctx.opts.dry_run || !view.switch(&me, Switch::Attach) {
         return Ok(());
     }

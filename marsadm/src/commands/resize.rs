@@ -65,6 +65,6 @@ pub(crate) fn run(ctx: &mut Context, res: &ResourceName) -> Result<()> {
         Edit::Set(own(ResourceLink::SyncStatus(me)), new.to_string()),
         Edit::Set(own(ResourceLink::Size), new.to_string()),
     ])?;
-    say(&format!("resource {res} has now {new} bytes"));
+    ctx.done(&format!("resource {res} has now {new} bytes"));
     Ok(())
 }

@@ -170,7 +170,7 @@ pub(crate) fn create(ctx: &mut Context, res: &str, disk: &str, name: Option<&str
     }
     cluster::create_local_part(ctx, None)?;
     build(ctx, &new, &home)?;
-    say(&format!("successfully created resource '{}'", new.res));
+    ctx.done(&format!("successfully created resource '{}'", new.res));
     Ok(())
 }
 

@@ -34,7 +34,7 @@ pub(crate) fn run(ctx: &mut Context, res: &ResourceName) -> Result<()> {
         }
     }
     ctx.apply(&[Edit::Set(link, NO_PRIMARY.into())])?;
-    say(&format!("primary changed from '{me}' to '{NO_PRIMARY}'"));
+    ctx.done(&format!("primary changed from '{me}' to '{NO_PRIMARY}'"));
     if let Some(name) = view.device(&me) {
         let path = Path::new("/dev/mars").join(name);
         if let Some(by) = device::in_use(&path) {

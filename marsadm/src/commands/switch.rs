@@ -5,7 +5,7 @@ use std::path::Path;
 use mars_core::link::{ActualKey, ResourceLink};
 use mars_core::{HostName, LinkPath, ResourceName, ResourceView, Switch};
 
-use crate::context::{Context, Edit, say};
+use crate::context::{Context, Edit};
 use crate::device;
 use crate::error::{AdmError, Result};
 
@@ -129,7 +129,7 @@ pub(crate) fn run(ctx: &mut Context, res: &ResourceName, commands: &[SwitchComma
     }
     ctx.apply(&edits)?;
     for message in messages {
-        say(&message);
+        ctx.done(&message);
     }
     Ok(())
 }

@@ -42,7 +42,7 @@ pub(crate) fn fake(ctx: &mut Context, res: &ResourceName) -> Result<()> {
         Edit::Remove(own(ResourceLink::SyncPos(me.clone()))),
         Edit::Set(own(ResourceLink::SyncStatus(me.clone())), size.to_string()),
     ])?;
-    say(&format!("successfully started fake-sync on resource {res}"));
+    ctx.done(&format!("successfully started fake-sync on resource {res}"));
     Ok(())
 }
 

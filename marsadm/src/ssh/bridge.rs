@@ -27,9 +27,12 @@ pub(crate) fn rsync(peer: &Peer, args: &[OsString]) -> Result<()> {
     let socket = home.0.join("socket");
     let listener = UnixListener::bind(&socket)
         .map_err(|e| AdmError::system("listen on", socket.display(), e))?;
-    let program =
-        std::env::current_exe().map_err(|e| AdmError::system("find", "this program", e))?;
-    let shell = format!("'{}' ssh-pipe '{}'", program.display(), socket.display());
+    // By way of /proc the program is found even if it was replaced on disk meanwhile, and no name needs quoting.
+    let shell = format!(
+        "/proc/{}/exe ssh-pipe '{}'",
+        std::process::id(),
+        socket.display()
+    );
     let mut child = Command::new("rsync")
         .arg("-e")
         .arg(shell)

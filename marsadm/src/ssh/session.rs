@@ -50,7 +50,7 @@ fn failed(what: impl Into<String>) -> AdmError {
 impl Peer {
     /// Connects, checks the host key, logs in.
     pub(crate) fn connect(host: &str, options: &SshOptions) -> Result<Self> {
-        let mut unknown: Option<Session> = None;
+        let mut unknown: Option<(Session, IpAddr)> = None;
         let mut mismatch = false;
         let mut last = None;
         for method in HOST_KEYS {
@@ -69,7 +69,7 @@ impl Peer {
             match check_host_key(&session, host, options.port)? {
                 CheckResult::Match => return login(session, local_ip, host, options),
                 CheckResult::Mismatch => mismatch = true,
-                _ => drop(unknown.get_or_insert(session)),
+                _ => unknown = unknown.or(Some((session, local_ip))),
             }
         }
         let port = options.port;
@@ -79,7 +79,7 @@ impl Peer {
             ))
             .remedy(format!("if the key was changed on purpose: ssh-keygen -R '{}'", entry_name(host, port))));
         }
-        let Some(session) = unknown else {
+        let Some((session, local_ip)) = unknown else {
             let cause = last.map_or_else(String::new, |e| format!(": {e}"));
             return Err(failed(format!(
                 "no ssh connection to {host} port {port}{cause}"
@@ -92,10 +92,6 @@ impl Peer {
                 )));
         }
         remember_host_key(&session, host, port)?;
-        let local_ip = connect_tcp(host, port)?
-            .local_addr()
-            .map_err(|e| failed(format!("connection to {host}: {e}")))?
-            .ip();
         login(session, local_ip, host, options)
     }
 
@@ -170,16 +166,9 @@ fn check_host_key(session: &Session, host: &str, port: u16) -> Result<CheckResul
 
 fn fingerprint(session: &Session) -> String {
     let hash = session.host_key_hash(HashType::Sha256);
-    let hex = |bytes: &[u8]| {
-        bytes
-            .iter()
-            .map(|b| format!("{b:02x}"))
-            .collect::<Vec<_>>()
-            .join(":")
-    };
     hash.map_or_else(
         || "no fingerprint".into(),
-        |h| format!("SHA-256 {}", hex(h)),
+        |h| format!("SHA256:{}", base64(h).trim_end_matches('=')),
     )
 }
 
