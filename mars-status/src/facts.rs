@@ -59,6 +59,8 @@ pub struct Facts {
     pub partition_kib: Option<u64>,
     /// Mounts by name of the device below `/dev/mars`.
     pub mounts: BTreeMap<String, Mount>,
+    /// Whether somebody holds the lock of marsd; `None` if that cannot be told here.
+    pub daemon_lock: Option<bool>,
     /// Warnings, oldest first.
     pub warnings: Vec<String>,
     /// Errors, oldest first.
@@ -88,6 +90,7 @@ impl Facts {
             parameters: load_parameters(env),
             partition_kib: load_partition(env),
             mounts,
+            daemon_lock: load_daemon_lock(env),
             warnings: messages("warnings"),
             errors: messages("errors"),
         }
@@ -126,6 +129,24 @@ fn load_partition(env: &Env) -> Option<u64> {
     let stat = nix::sys::statvfs::statvfs(&env.dir).ok()?;
     let bytes = stat.blocks().checked_mul(stat.fragment_size())?;
     Some(bytes / 1024)
+}
+
+/// Looks at the list of locks: trying to take the lock could stop a marsd that is just starting.
+fn load_daemon_lock(env: &Env) -> Option<bool> {
+    let inode = fs::metadata(env.run.join("marsd.lock")).ok()?.ino();
+    let table = fs::read_to_string("/proc/locks").ok()?;
+    Some(is_locked(&table, inode))
+}
+
+/// Whether `/proc/locks` names a lock by `flock(2)` on the file with this inode number. The device is not compared: some
+/// file systems show another one here than in the file's metadata.
+fn is_locked(table: &str, inode: u64) -> bool {
+    table.lines().any(|line| {
+        let mut fields = line.split_whitespace();
+        let is_flock = fields.nth(1) == Some("FLOCK");
+        let file = fields.nth(3).and_then(|f| f.rsplit(':').next());
+        is_flock && file.and_then(|n| n.parse().ok()) == Some(inode)
+    })
 }
 
 fn load_messages(env: &Env, name: &str) -> Vec<String> {
@@ -221,6 +242,14 @@ mod tests {
             ("7:3", "/dev/loop3")
         );
         assert_eq!(unescape("a\\04"), "a\\04");
+    }
+
+    #[test]
+    fn a_lock_is_found_by_its_kind_and_inode() {
+        let table = "1: POSIX  ADVISORY  WRITE 810 fe:00:17 0 EOF\n\
+                     2: FLOCK  ADVISORY  WRITE 811 fe:00:131123 0 EOF\n2: -> FLOCK\n";
+        assert!(is_locked(table, 131_123));
+        assert!(!is_locked(table, 17) && !is_locked(table, 0));
     }
 
     #[test]

@@ -113,7 +113,7 @@ impl Model {
         Self {
             show: options.show.clone(),
             header: Header::build(me, facts, options),
-            daemon: Alive::of(tree, me, facts.now),
+            daemon: daemon(tree, me, facts),
             system: (options.system && !is_lines).then(|| System::build(tree, me, facts)),
             resources,
             missing: missing.map(|name| Missing { name, known }),
@@ -123,6 +123,19 @@ impl Model {
                 errors: facts.errors.clone(),
             }),
         }
+    }
+}
+
+/// The own marsd: its link tells, and where there is a lock that nobody holds, it has died since.
+fn daemon(tree: &Tree, me: &HostName, facts: &Facts) -> Alive {
+    match (Alive::of(tree, me, facts.now), facts.daemon_lock) {
+        (Alive::Yes, Some(false)) => {
+            let last = tree.stamp(&LinkPath::Alive(me.clone()));
+            let last = last.map_or(facts.now.secs, |stamp| stamp.secs);
+            let age_secs = facts.now.secs.saturating_sub(last).max(0);
+            Alive::Silent { age_secs }
+        }
+        (alive, _) => alive,
     }
 }
 

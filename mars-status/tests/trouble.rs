@@ -29,6 +29,19 @@ fn without_a_daemon_the_tree_is_shown_and_the_code_is_not_0() {
 }
 
 #[test]
+fn a_killed_daemon_is_noticed_at_once() {
+    let node = Node::steady();
+    let held = node.hold_lock();
+    assert_eq!(node.run(&[]).code, Some(0));
+    drop(held);
+    let ran = node.run(&[]);
+    assert_eq!(ran.code, Some(1));
+    let wanted = "\nmarsd is not running on istore-test-bap7 (last sign of life ";
+    assert!(ran.out.contains(wanted), "{}", ran.out);
+    assert_eq!(node.run(&["--monitor"]).code, Some(2));
+}
+
+#[test]
 fn without_resources_it_says_so_and_ends() {
     for tree in [Tree::default(), {
         let mut tree = Tree::default();

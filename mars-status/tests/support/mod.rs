@@ -55,6 +55,7 @@ pub fn facts() -> Facts {
         parameters: BTreeMap::new(),
         partition_kib: None,
         mounts: BTreeMap::from([(RESOURCE.to_string(), Mount::NoDevice)]),
+        daemon_lock: None,
         warnings: Vec::new(),
         errors: Vec::new(),
     }
@@ -145,6 +146,13 @@ impl Node {
             .env_remove("NO_COLOR")
             .stdin(Stdio::null());
         command
+    }
+
+    /// The lock file of marsd, held as long as the value lives.
+    pub fn hold_lock(&self) -> nix::fcntl::Flock<std::fs::File> {
+        self.write_run("marsd.lock", "");
+        let file = std::fs::File::open(self.dir.path().join("run/marsd.lock")).unwrap();
+        nix::fcntl::Flock::lock(file, nix::fcntl::FlockArg::LockExclusiveNonblock).unwrap()
     }
 
     /// Runs the program to its end.
