@@ -13,8 +13,10 @@ use super::frame::{FrameError, read_json, write_json};
 use super::mux::Stream;
 use super::request::{Announce, StreamRequest, is_tree_path};
 
-/// Paths or logs in one message: well below [`super::frame::JSON_MAX`].
-const PER_MESSAGE: usize = 1024;
+/// Paths in one message: well below [`super::frame::JSON_MAX`], as are [`LOGS_MAX`].
+const PATHS_MAX: usize = 1024;
+/// Logs of a resource in one message, which replaces the one before: further ones are offered when the first are gone.
+const LOGS_MAX: usize = 6000;
 
 /// How often each side speaks, and how long the other may be silent.
 #[derive(Clone, Copy)]
@@ -157,21 +159,18 @@ where
     }
 }
 
-/// Cuts a long message into several that fit into a frame.
+/// Makes a long message fit into frames.
 fn split(message: Announce) -> Vec<Announce> {
     match message {
-        Announce::Changed { paths } if paths.len() > PER_MESSAGE => {
+        Announce::Changed { paths } if paths.len() > PATHS_MAX => {
             let part = |paths: &[String]| Announce::Changed {
                 paths: paths.to_vec(),
             };
-            paths.chunks(PER_MESSAGE).map(part).collect()
+            paths.chunks(PATHS_MAX).map(part).collect()
         }
-        Announce::Logs { resource, logs } if logs.len() > PER_MESSAGE => {
-            let part = |logs: &[_]| Announce::Logs {
-                resource: resource.clone(),
-                logs: logs.to_vec(),
-            };
-            logs.chunks(PER_MESSAGE).map(part).collect()
+        Announce::Logs { resource, mut logs } => {
+            logs.truncate(LOGS_MAX);
+            vec![Announce::Logs { resource, logs }]
         }
         short => vec![short],
     }
@@ -212,6 +211,27 @@ mod tests {
         }
         paths.push("alive-a".into());
         assert_eq!(got, paths);
+    }
+
+    #[tokio::test]
+    async fn the_longest_messages_fit_into_frames() {
+        let host = mars_core::HostName::new(&"h".repeat(64)).unwrap();
+        let log = |seq| mars_core::plan::LogOffer {
+            log: mars_core::LogName::new(seq, &host),
+            durable: u64::MAX,
+            complete: false,
+        };
+        let resource = mars_core::ResourceName::new(&"r".repeat(16)).unwrap();
+        let logs = (1..=10_000).map(log).collect();
+        let paths = vec!["p".repeat(512); 3000];
+        for message in [
+            Announce::Logs { resource, logs },
+            Announce::Changed { paths },
+        ] {
+            for part in split(message) {
+                write_json(&mut tokio::io::sink(), &part).await.unwrap();
+            }
+        }
     }
 
     #[tokio::test]
