@@ -1,5 +1,7 @@
 //! The map against a model: a plain array of bytes, random writes, rounds and reads.
 
+#![allow(clippy::cast_possible_truncation)] // small numbers
+
 use proptest::prelude::*;
 
 use super::*;

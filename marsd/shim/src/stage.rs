@@ -139,7 +139,8 @@ mod tests {
             let [a, b] = &mut buffers;
             let (now, next) = if round % 2 == 0 { (a, b) } else { (b, a) };
             for n in 0..=round % 3 {
-                let data = vec![u8::try_from(round * 7 + n).unwrap(); 512 * (1 + n as usize * 3)];
+                let len = usize::try_from(512 + n * 1536).unwrap();
+                let data = vec![u8::try_from(round * 7 + n).unwrap(); len];
                 assert!(stage.fits(data.len(), now.len()));
                 let pos = round * 8192;
                 stage.push(now, pos, Payload::Data(&data), Stamp::new(9, 1));

@@ -1,5 +1,5 @@
 //! A shim under test: its process, its control connection, its disk and logs; everything is removed in the end.
-#![allow(dead_code)] // each test file uses its part
+#![allow(dead_code, missing_docs, unreachable_pub, clippy::unwrap_used)] // each test file uses its part
 
 pub mod blocks;
 pub mod replay;

@@ -1,0 +1,168 @@
+//! The shim is killed: with a holder of its descriptor nobody notices, without one the log brings everything back.
+
+mod common;
+
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use common::blocks::{Random, assert_same, content, open_direct, random_write, write_at};
+use common::replay::replay;
+use common::{MIB, Rig, run, wait_for};
+use mars_core::control::{Refusal, Resume, ShimState};
+
+/// What the successor starts from: log and position as the last status told them.
+fn position(rig: &Rig) -> (u64, u64) {
+    let status = rig.last.as_ref().unwrap();
+    let log = status.logs.iter().find(|l| !l.complete).unwrap();
+    (log.log.seq, log.written_back)
+}
+
+fn succeed(rig: &mut Rig) {
+    let (seq, pos) = position(rig);
+    let held = rig.held.take();
+    rig.start();
+    rig.attach(held).unwrap();
+    let status = rig.log(seq, pos).unwrap();
+    assert_eq!(status.state, ShimState::Logging);
+}
+
+#[test]
+fn a_killed_shim_is_succeeded_without_an_error_to_the_writer() {
+    let mut rig = Rig::serving(8 * MIB);
+    let device = rig.device();
+    let stop = Arc::new(AtomicBool::new(false));
+    let written = Arc::new(AtomicU64::new(0));
+    let writer = {
+        let (stop, written) = (Arc::clone(&stop), Arc::clone(&written));
+        std::thread::spawn(move || {
+            let file = open_direct(&device);
+            let mut model = vec![0; 8 << 20];
+            let mut random = Random(7);
+            while !stop.load(Ordering::Relaxed) {
+                random_write(&file, &mut model, &mut random);
+                if written.fetch_add(1, Ordering::Relaxed) % 16 == 0 {
+                    file.sync_data().unwrap();
+                }
+            }
+            model
+        })
+    };
+    for _ in 0..3 {
+        let goal = written.load(Ordering::Relaxed) + 300;
+        wait_for("writes", || {
+            (written.load(Ordering::Relaxed) >= goal).then_some(())
+        });
+        let status = rig.status();
+        assert!(status.logs[0].logged > 0);
+        rig.kill();
+        succeed(&mut rig);
+    }
+    let goal = written.load(Ordering::Relaxed) + 100;
+    wait_for("writes", || {
+        (written.load(Ordering::Relaxed) >= goal).then_some(())
+    });
+    stop.store(true, Ordering::Relaxed);
+    let model = writer.join().unwrap();
+    assert_same(&content(&rig.device(), rig.size), &model, "device");
+    rig.stop();
+    assert_same(&content(&rig.path("disk"), rig.size), &model, "disk");
+    let mut image = vec![0; model.len()];
+    replay(&rig.log_path(1), 0, &mut image);
+    assert_same(&image, &model, "replay");
+}
+
+#[test]
+fn without_a_holder_the_log_brings_back_what_was_flushed() {
+    let mut rig = Rig::new(8 * MIB);
+    let initial = Random(3).bytes(8 << 20);
+    std::fs::write(rig.path("disk"), &initial).unwrap();
+    rig.start();
+    rig.attach(None).unwrap();
+    rig.log(1, 0).unwrap();
+    let mut model = initial.clone();
+    let mut random = Random(11);
+    let (mut seq, mut pos) = (1, 0);
+    for round in 0..3 {
+        let file = open_direct(&rig.device());
+        for _ in 0..200 {
+            random_write(&file, &mut model, &mut random);
+        }
+        file.sync_data().unwrap();
+        drop(file);
+        rig.held = None;
+        rig.kill();
+        // What a secondary would make of the log, from the beginning.
+        let mut image = initial.clone();
+        let end = replay(&rig.log_path(1), 0, &mut image);
+        assert_same(&image, &model, "replay after the kill");
+        if round == 1 {
+            // A torn record and stale bytes behind the end must vanish.
+            let log = std::fs::OpenOptions::new()
+                .write(true)
+                .open(rig.log_path(1))
+                .unwrap();
+            let bytes = std::fs::read(rig.log_path(1)).unwrap();
+            log.write_all_at(&bytes[..2000], end).unwrap();
+        }
+        (seq, pos) = position(&rig);
+        rig.start();
+        rig.attach(None).unwrap();
+        let status = rig.log(seq, pos).unwrap();
+        assert_eq!(status.logs[0].logged, end);
+        assert_same(&content(&rig.device(), rig.size), &model, "device");
+    }
+    assert_eq!((seq, pos > 0), (1, true));
+    rig.stop();
+    assert_same(&content(&rig.path("disk"), rig.size), &model, "disk");
+}
+
+#[test]
+fn a_mounted_file_system_survives_kills() {
+    let mut rig = Rig::serving(64 * MIB);
+    let device = rig.device();
+    run(std::process::Command::new("mkfs.ext4")
+        .arg("-q")
+        .arg(&device));
+    let at = rig.mount(&device, "mnt");
+    for n in 0..3 {
+        let file = std::fs::File::create(at.join(format!("file-{n}"))).unwrap();
+        file.write_all_at(&vec![n; 300_000], 0).unwrap();
+        file.sync_all().unwrap();
+        rig.status();
+        rig.kill();
+        succeed(&mut rig);
+    }
+    rig.umount(&at);
+    run(std::process::Command::new("fsck.ext4")
+        .arg("-fn")
+        .arg(&device));
+    let at = rig.mount(&device, "mnt");
+    for n in 0..3 {
+        assert_eq!(
+            std::fs::read(at.join(format!("file-{n}"))).unwrap(),
+            vec![n; 300_000]
+        );
+    }
+    rig.umount(&at);
+    rig.stop();
+}
+
+#[test]
+fn a_resume_without_its_device_is_refused() {
+    let mut rig = Rig::serving(MIB);
+    write_at(&open_direct(&rig.device()), 0, &[1; 512]).unwrap();
+    let (_, fd) = rig.held.take().unwrap();
+    rig.kill();
+    rig.start();
+    let loop_device = "/dev/loop4000".to_string();
+    let refused = rig.attach(Some((Resume { loop_device }, fd)));
+    assert!(
+        matches!(refused, Err(Refusal::Invalid { .. })),
+        "{refused:?}"
+    );
+    rig.attach(None).unwrap();
+    rig.log(1, 0).unwrap();
+    assert_eq!(content(&rig.device(), 512), [1; 512]);
+    rig.stop();
+}
