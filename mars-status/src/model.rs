@@ -91,9 +91,11 @@ impl Model {
     pub fn build(tree: &Tree, me: &HostName, facts: &Facts, options: &Options) -> Self {
         let is_lines = options.is_lines();
         let with_system = options.system || is_lines;
+        let daemon = daemon(tree, me, facts);
         let context = Context {
             me,
             now: facts.now,
+            own_alive: daemon,
             with_system,
             local_only: is_lines,
             with_history: options.history && !is_lines,
@@ -113,7 +115,7 @@ impl Model {
         Self {
             show: options.show.clone(),
             header: Header::build(me, facts, options),
-            daemon: daemon(tree, me, facts),
+            daemon,
             system: (options.system && !is_lines).then(|| System::build(tree, me, facts)),
             resources,
             missing: missing.map(|name| Missing { name, known }),

@@ -38,7 +38,13 @@ fn a_killed_daemon_is_noticed_at_once() {
     assert_eq!(ran.code, Some(1));
     let wanted = "\nmarsd is not running on istore-test-bap7 (last sign of life ";
     assert!(ran.out.contains(wanted), "{}", ran.out);
-    assert_eq!(node.run(&["--monitor"]).code, Some(2));
+    let ran = node.run(&["--monitor"]);
+    assert_eq!(ran.code, Some(2));
+    assert!(
+        ran.out.contains("\nFailed [(joined)(not alive)"),
+        "{}",
+        ran.out
+    );
 }
 
 #[test]

@@ -53,7 +53,10 @@ fn alive(screen: &mut Screen, alive: Alive) {
 fn devices(screen: &mut Screen, resource: &Resource, node: &NodeStatus, member: &Member) {
     screen.faint(format!(
         "\tDevices : Disk-Device {}, used as Mars-Device /dev/mars/{}",
-        member.disk.as_deref().unwrap_or("unknown"),
+        match &member.disk {
+            Some(disk) => disk.clone(),
+            None => format!("(a file on {})", node.host),
+        },
         member.device
     ));
     let size = resource.status.size_bytes;

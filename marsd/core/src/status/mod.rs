@@ -11,6 +11,7 @@ mod sync;
 #[cfg(test)]
 mod tests;
 
+use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 
 use crate::link::{ActualKey, LinkPath, ResourceLink};
@@ -35,6 +36,8 @@ pub struct Context<'a> {
     pub me: &'a HostName,
     /// Time of asking.
     pub now: Stamp,
+    /// Whether its own marsd runs, as far as it knows.
+    pub own_alive: Alive,
     /// Full disks of other nodes count against the own one.
     pub with_system: bool,
     /// Only the own node is looked at.
@@ -65,8 +68,7 @@ impl ResourceStatus {
         let local = NodeStatus::of(tree, &view, ctx.me, ctx);
         let mut nodes = Vec::new();
         if local.member.is_some() && !ctx.local_only {
-            nodes = view
-                .members()
+            nodes = joined(&view)
                 .into_iter()
                 .filter(|host| *host != ctx.me)
                 .map(|host| NodeStatus::of(tree, &view, host, ctx))
@@ -96,6 +98,16 @@ impl ResourceStatus {
     pub fn member_count(&self) -> usize {
         member_count(&self.nodes)
     }
+}
+
+/// Nodes that have joined. The disk of a node may be a regular file there, which is not published; its device is.
+fn joined<'a>(view: &ResourceView<'a>) -> BTreeSet<&'a HostName> {
+    view.links()
+        .filter_map(|(link, _)| match link {
+            ResourceLink::Data(host) | ResourceLink::Device(host) => Some(host),
+            _ => None,
+        })
+        .collect()
 }
 
 fn member_count(nodes: &[NodeStatus]) -> usize {

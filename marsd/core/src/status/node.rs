@@ -196,7 +196,11 @@ impl Member {
         ctx: &Context<'_>,
     ) -> Self {
         Self {
-            alive: Alive::of(tree, host, ctx.now),
+            alive: if host == ctx.me {
+                ctx.own_alive
+            } else {
+                Alive::of(tree, host, ctx.now)
+            },
             disk: view.data(host).map(str::to_string),
             device: device.to_string(),
             act_size_bytes: view.act_size(host),

@@ -71,6 +71,7 @@ fn status(tree: &Tree, me: &str) -> ResourceStatus {
     let ctx = Context {
         me: &me,
         now: Stamp::new(NOW, 0),
+        own_alive: Alive::of(tree, &me, Stamp::new(NOW, 0)),
         with_system: true,
         local_only: false,
         with_history: true,
@@ -325,6 +326,37 @@ fn a_node_that_has_not_joined_is_unknown_and_sees_no_others() {
     assert_eq!((node.role, node.code()), (Role::NotJoined, None));
     assert!(!node.is_connected());
     assert_eq!((status.nodes.len(), status.member_count()), (1, 0));
+}
+
+#[test]
+fn a_node_is_known_by_its_device_where_its_disk_is_a_file() {
+    let mut tree = healthy();
+    unset(&mut tree, "resource-r/data-P");
+    let status = status(&tree, "S");
+    assert_eq!(status.member_count(), 2);
+    assert_eq!(status.nodes[1].code(), Some(Code::UpToDate));
+}
+
+#[test]
+fn what_is_known_of_the_own_daemon_beats_its_sign_of_life() {
+    let tree = healthy();
+    let me = HostName::new("S").unwrap();
+    let name = ResourceName::new("r").unwrap();
+    let own_alive = Alive::Silent { age_secs: 1 };
+    let ctx = Context {
+        me: &me,
+        now: Stamp::new(NOW, 0),
+        own_alive,
+        with_system: false,
+        local_only: false,
+        with_history: false,
+    };
+    let codes: Vec<_> = ResourceStatus::of(&tree, &name, &ctx)
+        .nodes
+        .iter()
+        .map(NodeStatus::code)
+        .collect();
+    assert_eq!(codes, [Some(Code::Failed), Some(Code::UpToDate)]);
 }
 
 #[test]
