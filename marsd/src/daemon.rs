@@ -15,7 +15,9 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc::{self, UnboundedSender};
 
 use crate::brain::{Brain, Event, Setup, TICK};
-use crate::net::{Directory, Identity, MirrorSource, NetContext, any_address, listen};
+use crate::net::{
+    Address, DEFAULT_PORT, Directory, Identity, MirrorSource, NetContext, any_address, listen,
+};
 use crate::serve::{Serving, Sources};
 use crate::shims::ShimContext;
 use crate::watch;
@@ -26,8 +28,8 @@ use crate::work::LogBoard;
 pub struct Options {
     /// The tree, the own name and the place for sockets.
     pub env: Env,
-    /// TCP port to listen on.
-    pub port: u16,
+    /// TCP port to listen on, instead of that in the own address link.
+    pub port: Option<u16>,
     /// Directory of the devices.
     pub device_dir: PathBuf,
     /// The user-space shim.
@@ -70,6 +72,7 @@ pub async fn run(options: Options) -> Result<(), Failure> {
     {
         dir.set(&LinkPath::Key(env.host.clone()), &node_key.public_hex)?;
     }
+    let port = port.unwrap_or_else(|| own_port(&dir, &env));
     let (events, received) = mpsc::unbounded_channel();
     let identity = Identity::from_pkcs8(&node_key.pkcs8)?;
     let net = NetContext::new(
@@ -117,6 +120,16 @@ pub async fn run(options: Options) -> Result<(), Failure> {
     tokio::spawn(tick(events));
     brain.run(received).await;
     Ok(())
+}
+
+/// The port in the own `ips/ip-HOST` (`symlink-spec.md` section 10.1).
+fn own_port(dir: &TreeDir, env: &Env) -> u16 {
+    let link = dir
+        .read_link(&LinkPath::Ip(env.host.clone()))
+        .ok()
+        .flatten();
+    link.and_then(|l| Address::parse(&l.value).ok())
+        .map_or(DEFAULT_PORT, |address| address.port)
 }
 
 fn lock(run_dir: &Path) -> Result<Flock<File>, Failure> {

@@ -19,9 +19,9 @@ use tracing_subscriber::EnvFilter;
 Exit codes: 0 ended by a signal, 1 could not run (the message says why), 2 wrong command line."
 )]
 struct Args {
-    /// TCP port for the other nodes.
-    #[arg(long, default_value_t = marsd::net::DEFAULT_PORT)]
-    port: u16,
+    /// TCP port for the other nodes [default: the port in the own ips/ip-HOST, or 7777].
+    #[arg(long)]
+    port: Option<u16>,
     /// Which shim serves the devices.
     #[arg(long, value_enum, default_value_t = ShimKind::User)]
     shim: ShimKind,

@@ -159,7 +159,14 @@ impl Brain {
             Ok(lock) => lock,
             Err(e) => return self.warn_once("lock", &e.to_string()),
         };
+        let tomorrow = wall_clock().secs.saturating_add(24 * 60 * 60);
         for (path, value, stamp) in news {
+            if stamp.secs > tomorrow {
+                let text = format!(
+                    "its stamp {stamp} is more than a day ahead: is the clock of {peer} right?"
+                );
+                self.warn_once(&path.to_string(), &text);
+            }
             self.clock.observe(stamp);
             let link = mars_core::Link { value, stamp };
             match lock.write_newer(&path, &link) {
