@@ -123,6 +123,7 @@ where
         opening: VecDeque::new(),
         inbound,
         status: Arc::clone(&status),
+        _ending: Ending(Arc::clone(&status)),
     };
     tokio::spawn(driver.run(revoked));
     (Arc::new(Handle { commands, status }), streams)
@@ -134,6 +135,20 @@ struct Driver<T> {
     opening: VecDeque<oneshot::Sender<yamux::Stream>>,
     inbound: mpsc::UnboundedSender<yamux::Stream>,
     status: Arc<Status>,
+    /// The last field: dropped when yamux is gone.
+    _ending: Ending,
+}
+
+/// Tells the end of a connection, even if its driver panics.
+struct Ending(Arc<Status>);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        self.0
+            .reason()
+            .get_or_insert_with(|| "its driver died".into());
+        self.0.ended.send_replace(true);
+    }
 }
 
 enum End {
@@ -161,9 +176,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Driver<T> {
             // It ends anyway.
             drop(tokio::time::timeout(GOODBYE, goodbye).await);
         }
-        // Dropping yamux wakes all streams, which find the reason.
-        drop(self.yamux);
-        self.status.ended.send_replace(true);
+        // Dropping yamux with `self` wakes all streams, which find the reason.
     }
 
     fn step(&mut self, cx: &mut Context<'_>) -> Poll<End> {

@@ -1,12 +1,12 @@
 //! Who may connect to whom, and what is said if not.
 
-use std::time::Duration;
-
-use marsd::net::{NetError, Protocol, StreamRequest, dial};
+use marsd::net::{
+    Incoming, NetError, Protocol, ServeFuture, Service, StreamRequest, any_address, dial, listen,
+};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
-use crate::nodes::{Node, host, pair, within};
+use crate::nodes::{Bench, Node, host, pair, within};
 
 fn sync() -> StreamRequest {
     StreamRequest::Sync {
@@ -186,25 +186,81 @@ async fn a_node_that_leaves_the_tree_loses_its_connections_on_both_sides() {
 }
 
 #[tokio::test]
-async fn an_unused_connection_is_closed() {
-    let (_a, b, conn) = pair().await;
-    let other = conn.clone();
-    drop(conn);
-    within("open", other.open(&sync())).await.unwrap();
-    let stream = within("open", other.open(&sync())).await.unwrap();
-    drop(other);
-    let (mut reader, mut writer) = tokio::io::split(stream);
-    writer.write_all(b"\x01\0\0\0x").await.unwrap();
-    let mut back = [0; 5];
-    within(
-        "echo over a stream that outlives its connection handle",
-        reader.read_exact(&mut back),
-    )
-    .await
-    .unwrap();
-    drop((reader, writer));
-    drop(b);
-    tokio::time::timeout(Duration::from_secs(5), tokio::task::yield_now())
+async fn a_listener_on_all_interfaces_is_reached_by_ipv4() {
+    let (a, b) = (Node::new("a"), Node::new("b"));
+    let service = Bench::new(&b.run_dir(), &b.tree());
+    let listener = listen(&b.context, any_address(0), std::sync::Arc::new(service))
         .await
         .unwrap();
+    b.knows(&[&a]);
+    let mut entry = b.entry();
+    entry.address = format!("127.0.0.1:{}", listener.local_addr().port());
+    a.directory.replace([(b.name.clone(), entry)].into());
+    within("dial", dial(&a.context, &b.name)).await.unwrap();
+    let taken = listen(
+        &a.context,
+        listener.local_addr(),
+        std::sync::Arc::new(Bench::new(&a.run_dir(), &a.tree())),
+    );
+    let error = taken.await.unwrap_err().to_string();
+    assert!(
+        error.contains("cannot listen on") && error.contains("in use"),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn a_connection_lives_as_long_as_its_last_handle_or_stream() {
+    let (_a, _b, conn) = pair().await;
+    let mut stream = within("open", conn.open(&sync())).await.unwrap();
+    let closed = conn.clone();
+    drop(conn);
+    let mut back = [0; 5];
+    stream.write_all(b"\x01\0\0\0x").await.unwrap();
+    within("echo", stream.read_exact(&mut back)).await.unwrap();
+    drop(closed);
+    stream.write_all(b"\x01\0\0\0x").await.unwrap();
+    within("echo without a handle", stream.read_exact(&mut back))
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn an_unused_connection_is_closed() {
+    let (mut b, a) = (Node::new("b"), Node::new("a"));
+    let (seen, mut ends) = tokio::sync::mpsc::unbounded_channel();
+    b.serve(std::sync::Arc::new(Ends(seen))).await;
+    a.knows(&[&b]);
+    b.knows(&[&a]);
+    let conn = within("dial", dial(&a.context, &b.name)).await.unwrap();
+    let stream = within("open", conn.open(&sync())).await.unwrap();
+    drop((conn, stream));
+    within("end", ends.recv()).await.unwrap();
+}
+
+/// Tells when a stream that it serves has ended, by whatever means.
+struct Ends(tokio::sync::mpsc::UnboundedSender<()>);
+
+struct Told(tokio::sync::mpsc::UnboundedSender<()>);
+
+impl Drop for Told {
+    fn drop(&mut self) {
+        self.0.send(()).ok();
+    }
+}
+
+impl Service for Ends {
+    fn serve(
+        &self,
+        _peer: mars_core::HostName,
+        _request: StreamRequest,
+        stream: Incoming,
+    ) -> ServeFuture {
+        let told = Told(self.0.clone());
+        Box::pin(async move {
+            let _told = told;
+            let _stream = stream.accept().await?;
+            std::future::pending().await
+        })
+    }
 }
