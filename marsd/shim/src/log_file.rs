@@ -7,9 +7,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use mars_core::Stamp;
-use mars_core::log_format::{HEADER_LEN, Parsed, RECORD_MAX, Record, parse};
+use mars_core::log_format::{CODE_NEW_DATA, HEADER_LEN, Parsed, RECORD_MAX, Record, parse};
 
 use crate::error::ShimError;
+use crate::map::SECTOR;
 use crate::memory::Memory;
 use crate::stage::LOG_ALIGN;
 
@@ -29,8 +30,8 @@ pub struct OpenedLog {
 }
 
 /// Opens `path` (creates it if `pos` is 0), looks for the end of the valid records from `pos` on, cuts the file there
-/// and flushes it.
-pub fn open_log(path: &Path, pos: u64) -> Result<OpenedLog, ShimError> {
+/// and flushes it. A record that does not fit a device of `size_bytes` is an error.
+pub fn open_log(path: &Path, pos: u64, size_bytes: u64) -> Result<OpenedLog, ShimError> {
     let file = OpenOptions::new()
         .read(true)
         .write(true)
@@ -52,7 +53,13 @@ pub fn open_log(path: &Path, pos: u64) -> Result<OpenedLog, ShimError> {
         )));
     }
     let mut reader = LogReader::new(&file, path, pos, len)?;
-    while reader.next_record()?.is_some() {}
+    loop {
+        let at = reader.position();
+        match reader.next_record()? {
+            Some((record, _)) => check_record(path, at, &record, size_bytes)?,
+            None => break,
+        }
+    }
     let end = reader.position();
     if let Some(why) = reader.trouble() {
         tracing::warn!(
@@ -79,6 +86,22 @@ pub fn open_log(path: &Path, pos: u64) -> Result<OpenedLog, ShimError> {
         end,
         stamp,
     })
+}
+
+/// Checks that a record fits the device.
+fn check_record(path: &Path, at: u64, record: &Record, size_bytes: u64) -> Result<(), ShimError> {
+    let len = u64::from(record.len);
+    let end = record.pos.checked_add(len);
+    let inside = end.is_some_and(|end| end <= size_bytes);
+    if record.code != CODE_NEW_DATA || inside && record.pos % SECTOR == 0 && len % SECTOR == 0 {
+        return Ok(());
+    }
+    Err(ShimError::Invalid(format!(
+        "{} at byte {at}: a record of {len} bytes for device offset {} does not fit a device of {size_bytes} bytes; \
+         check the size of the resource",
+        path.display(),
+        record.pos
+    )))
 }
 
 /// Stamp of the record that ends at `pos`; the zero stamp if none does.

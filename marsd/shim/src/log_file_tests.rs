@@ -22,7 +22,7 @@ fn open(bytes: &[u8], pos: u64) -> (Result<OpenedLog, ShimError>, u64) {
     let dir = tempfile::tempdir_in(".").unwrap();
     let path = dir.path().join("log-000000001-a");
     File::create(&path).unwrap().write_all(bytes).unwrap();
-    let opened = open_log(&path, pos);
+    let opened = open_log(&path, pos, 1 << 30);
     let len = std::fs::metadata(&path).unwrap().len();
     (opened, len)
 }

@@ -240,7 +240,7 @@ impl Service {
                 "logging cannot begin in state {state:?}"
             )));
         }
-        let log = open_log(&path, pos)?;
+        let log = open_log(&path, pos, snapshot.size_bytes)?;
         if state != ShimState::Attached && log.end != pos {
             return Err(ShimError::Invalid(format!(
                 "{} has records behind byte {pos}, a new log must have none",

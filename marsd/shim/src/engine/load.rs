@@ -6,7 +6,7 @@ use mars_core::log_format::CODE_NEW_DATA;
 use super::{Engine, Mode, Reply};
 use crate::error::ShimError;
 use crate::log_file::{LogReader, OpenedLog, stamp_of};
-use crate::map::{PAGE, SECTOR, split_pages};
+use crate::map::{PAGE, split_pages};
 
 /// Records taken at once.
 const AT_ONCE: usize = 1024;
@@ -84,8 +84,10 @@ impl Engine {
                 self.answer(&loader.reply, Ok(()));
             }
             Err(e) => {
+                // What is in memory is not to be written: without the rest it is no state the disk ever had.
                 self.error = Some(e.to_string());
-                self.log.logs.clear();
+                self.mode = Mode::Failed;
+                self.log.give_up();
                 self.answer(&loader.reply, Err(e));
             }
         }
@@ -102,25 +104,13 @@ impl Engine {
             let Some((record, payload)) = loader.reader.next_record()? else {
                 return Ok(true);
             };
-            let len = u64::from(record.len);
-            let inside = record
-                .pos
-                .checked_add(len)
-                .is_some_and(|end| end <= self.size_bytes);
             let (start, end) = (
                 loader.base + at,
                 loader.base + at + record.total_len() as u64,
             );
             if record.code == CODE_NEW_DATA {
-                if !inside || record.pos % SECTOR != 0 || len % SECTOR != 0 {
-                    return Err(ShimError::Invalid(format!(
-                        "the log has at byte {at} a record of {len} bytes for device offset {}, which does not fit \
-                         a device of {} bytes",
-                        record.pos, self.size_bytes
-                    )));
-                }
                 let before = self.log.last_stamp;
-                for (page, mask, range) in split_pages(record.pos, len) {
+                for (page, mask, range) in split_pages(record.pos, u64::from(record.len)) {
                     let Some(slot) = self.map.place(page, mask, (start, end), before) else {
                         return Err(ShimError::Invalid("no memory for a record".into()));
                     };
