@@ -56,7 +56,21 @@ impl Cluster {
             self.join_resource(node)?;
             self.wait_caught_up(RESOURCE, &self[0], node, 120)?;
         }
-        Ok(())
+        self.wait("all nodes know all members", 30, || {
+            let knows = |a: &Node, b: &Node| {
+                ["replay-", "connect-", "todo-"].iter().all(|kind| {
+                    let path = format!("resource-{RESOURCE}/{kind}{}", b.name());
+                    a.mars().join(path).symlink_metadata().is_ok()
+                }) && a.link_is(
+                    &format!("resource-{RESOURCE}/todo-{}/allow-replay", b.name()),
+                    "1",
+                )
+            };
+            self.nodes()
+                .iter()
+                .all(|a| self.nodes().iter().all(|b| knows(a, b)))
+        })
+        .map(drop)
     }
 
     /// Waits until a node serves the device.

@@ -198,7 +198,11 @@ fn typed(node: &Node, command: &str) {
 fn shell(node: &Node, command: &str) -> Result {
     typed(node, command);
     let output = node.try_run(command)?;
-    print!("{}", output.text);
+    // mars-status ends with a blank, as it always did.
+    let text = output.text.trim_end();
+    if !text.is_empty() {
+        println!("{text}");
+    }
     output.good().map(drop)
 }
 

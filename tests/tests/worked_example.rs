@@ -79,7 +79,7 @@ const NODE: [(&str, &str); 7] = [
     ("rest-space-@A", "*"),
 ];
 const SECOND_NODE: [(&str, &str); 7] = [
-    ("ips/ip-@B", "10.77.0.2"),
+    ("ips/ip-@B", "*"),
     ("ips/key-@B", "*"),
     ("todo-global/deleted-@B", "1"),
     ("alive-@B", "1"),
@@ -103,7 +103,7 @@ const FIRST_MEMBER: [(&str, &str); 14] = [
     ("@R/actual-@A/is-primary", "1"),
     ("@R/actual-@A/device-r1", "1"),
 ];
-const SECOND_MEMBER: [(&str, &str); 12] = [
+const SECOND_MEMBER: [(&str, &str); 14] = [
     ("@R/data-@B", DISK),
     ("@R/device-@B", RESOURCE),
     ("@R/actsize-@B", "10485760"),
@@ -116,6 +116,8 @@ const SECOND_MEMBER: [(&str, &str); 12] = [
     ("@R/todo-@B/allow-replay", "1"),
     ("@R/replay-@B", "*"),
     ("@R/version-000000001-@B", "*"),
+    ("@R/actual-@B/is-primary", "0"),
+    ("@R/actual-@B/device-r1", "0"),
 ];
 
 fn version(log_host: &str, seq: u64, pos: u64, previous: &str) -> Result<String> {
