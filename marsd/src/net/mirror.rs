@@ -133,12 +133,13 @@ async fn wait(
 
 fn command(conn: &PeerConn, staging: &Path, what: &Mirror, rsh: &OsString) -> Command {
     let mut command = Command::new("rsync");
+    // Without the window of -1, stamps of the same second count as equal.
     command.args([
         "--recursive",
         "--links",
         "--times",
         "--omit-dir-times",
-        "--no-motd",
+        "--modify-window=-1",
     ]);
     // Neither logs nor data files travel, and no hidden files, whatever the peer offers.
     command.args(["--max-size=1", "--exclude=log-*", "--exclude=.*"]);

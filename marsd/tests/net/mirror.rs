@@ -152,6 +152,26 @@ async fn named_paths_travel_alone_and_missing_ones_are_removed() {
 }
 
 #[tokio::test]
+async fn a_new_stamp_in_the_same_second_travels_even_if_the_value_is_the_same() {
+    let (a, b, conn) = pair().await;
+    let names = ["alive-a", "alive-b"];
+    for (nanos, what) in [
+        (5, Mirror::Whole),
+        (900, Mirror::Whole),
+        (901, paths(&names)),
+        (7, paths(&names)),
+    ] {
+        for name in names {
+            put(&b.tree(), name, "1", Stamp::new(10, nanos));
+        }
+        within("mirror", mirror(&conn, &a.staging(), &what))
+            .await
+            .unwrap();
+        assert_eq!(contents(&a.staging()), contents(&b.tree()));
+    }
+}
+
+#[tokio::test]
 async fn paths_that_leave_the_tree_are_refused_here() {
     let (a, _b, conn) = pair().await;
     for bad in ["../../etc", "/etc/passwd", "a/../..", ".key-b", "a\0b", ""] {
