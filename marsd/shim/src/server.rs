@@ -1,5 +1,6 @@
 //! The control socket: takes requests, answers them, tells status changes, hands out the descriptor to hold.
 
+use std::collections::VecDeque;
 use std::os::fd::AsFd;
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -17,28 +18,60 @@ use crate::service::Service;
 const PAUSE: Duration = Duration::from_millis(3);
 /// A status that a client could not take is sent again after this.
 const RETRY: Duration = Duration::from_millis(50);
+/// Replies that a client may leave untaken.
+const OUTBOX_MAX: usize = 64;
 
 struct Client {
     socket: ControlSocket,
     greeted: bool,
     holds: bool,
-    /// Its last status is out of date.
+    /// It could not take everything; what it did not take is sent later.
     behind: bool,
+    /// Replies that it could not take yet.
+    outbox: VecDeque<Message>,
     dead: bool,
 }
 
 impl Client {
+    /// Sends the replies that wait, then the status.
     fn tell(&mut self, status: &ShimStatus) {
         if !self.greeted || self.dead {
             return;
         }
-        match self
-            .socket
-            .send_message(&Message::Status(status.clone()), None)
-        {
-            Ok(()) => self.behind = false,
-            Err(ControlError::TimedOut { .. }) => self.behind = true,
-            Err(_) => self.dead = true,
+        self.flush();
+        if self.outbox.is_empty() {
+            self.outbox.push_back(Message::Status(status.clone()));
+            self.flush();
+            // A status that was not taken is made anew, not kept.
+            self.outbox.clear();
+        }
+    }
+
+    fn reply(&mut self, reply: Reply) {
+        if self.outbox.len() >= OUTBOX_MAX {
+            tracing::warn!("a client takes no replies: it is disconnected");
+            self.dead = true;
+            return;
+        }
+        self.outbox.push_back(Message::Reply(reply));
+        self.flush();
+    }
+
+    fn flush(&mut self) {
+        self.behind = false;
+        while let Some(message) = self.outbox.front() {
+            match self.socket.send_message(message, None) {
+                Ok(()) => {}
+                Err(ControlError::TimedOut { .. }) => {
+                    self.behind = true;
+                    return;
+                }
+                Err(_) => {
+                    self.dead = true;
+                    return;
+                }
+            }
+            self.outbox.pop_front();
         }
     }
 }
@@ -164,6 +197,7 @@ impl Server {
                 greeted: false,
                 holds: false,
                 behind: false,
+                outbox: VecDeque::new(),
                 dead: false,
             }),
             Err(e) => tracing::warn!("{e}"),
@@ -184,6 +218,8 @@ impl Server {
                 .send_message(&Message::Hold(resume.clone()), Some(fd))
             {
                 Ok(()) => client.holds = true,
+                // Its socket is full: later.
+                Err(ControlError::TimedOut { .. }) => client.behind = true,
                 Err(e) => {
                     tracing::warn!("{e}");
                     client.dead = true;
@@ -222,14 +258,10 @@ impl Server {
         };
         let client = &mut self.clients[index];
         client.greeted |= greeting && result.is_ok();
-        let reply = Message::Reply(Reply {
+        client.reply(Reply {
             id: request.id,
             result: result.map_err(|e| e.refusal()),
         });
-        if let Err(e) = client.socket.send_message(&reply, None) {
-            tracing::warn!("{e}");
-            client.dead = true;
-        }
     }
 }
 

@@ -172,3 +172,21 @@ fn an_idle_log_is_trimmed_to_its_records() {
     drop(file);
     rig.stop();
 }
+
+#[test]
+fn a_client_that_does_not_listen_gets_its_reply_later() {
+    let mut rig = Rig::serving(8 * MIB);
+    let file = open_direct(&rig.device());
+    let data = vec![1; 4096];
+    // Each status is pushed; nobody reads until the socket is full.
+    for n in 0..1500 {
+        write_at(&file, n % 2000 * 4096, &data).unwrap();
+        if n % 5 == 0 {
+            file.sync_data().unwrap();
+        }
+    }
+    drop(file);
+    assert_eq!(rig.status().state, ShimState::Logging);
+    rig.wait_status("write-back", |s| s.logs[0].written_back == s.logs[0].logged);
+    rig.stop();
+}
