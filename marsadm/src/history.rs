@@ -19,11 +19,9 @@ pub(crate) struct History {
 impl History {
     /// Reads the chains of all members of a resource.
     pub(crate) fn of(view: ResourceView<'_>) -> Self {
-        let members = view.members();
         let mut chains: BTreeMap<HostName, Chain> = BTreeMap::new();
         for (link, raw) in view.links() {
             if let ResourceLink::Version(seq, host) = link
-                && members.contains(host)
                 && let Ok(value) = VersionValue::parse(raw)
             {
                 let chain = chains.entry(host.clone()).or_default();

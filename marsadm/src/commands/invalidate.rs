@@ -6,7 +6,7 @@ use mars_core::{HostName, LinkPath, ResourceName, ResourceView, Switch};
 use crate::context::{Context, Edit, is_alive, say};
 use crate::error::{AdmError, Result};
 use crate::rebase;
-use crate::resource::primary_of;
+use crate::resource::{participants, primary_of};
 use crate::ssh::{self, SshOptions};
 use crate::wait::{Interrupt, Progress, wait_for};
 
@@ -116,11 +116,9 @@ pub(crate) fn remote(ctx: &mut Context, res: &ResourceName) -> Result<()> {
     let me = ctx.me().clone();
     let primary = primary_of(view)?;
     let wanted = ctx.opts.node.clone();
-    let targets: Vec<HostName> = view
-        .members()
+    let targets: Vec<HostName> = participants(view)
         .into_iter()
-        .filter(|h| **h != me && wanted.as_ref().is_none_or(|w| w == *h))
-        .cloned()
+        .filter(|h| *h != me && wanted.as_ref().is_none_or(|w| w == h))
         .collect();
     if let Some(host) = wanted.as_ref().filter(|w| primary.as_ref() == Some(*w)) {
         return Err(AdmError::refused(format!(

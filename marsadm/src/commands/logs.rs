@@ -4,12 +4,12 @@ use std::collections::BTreeSet;
 
 use mars_core::link::ResourceLink;
 use mars_core::plan::ORDER_ROOT;
-use mars_core::{HostName, LinkPath, LogName, ResourceName, ResourceView, Tree};
+use mars_core::{LinkPath, LogName, ResourceName, ResourceView, Tree};
 
 use crate::context::{Context, Edit, say};
 use crate::error::{AdmError, Result};
 use crate::history::History;
-use crate::resource::check_primary;
+use crate::resource::{check_primary, participants};
 
 /// Begins the next log, unless the newest one is empty.
 pub(crate) fn rotate(ctx: &mut Context, res: &ResourceName) -> Result<()> {
@@ -141,9 +141,7 @@ fn report_blocked(
 /// What the members need (`symlink-spec.md` section 8.8).
 fn border(view: ResourceView<'_>) -> Result<Border> {
     let mut needs: Vec<(u64, String)> = Vec::new();
-    let mut hosts: BTreeSet<HostName> = view.members().into_iter().cloned().collect();
-    hosts.extend(view.replays().into_iter().map(|(host, _)| host.clone()));
-    for host in hosts {
+    for host in participants(view) {
         let Some(replay) = view.replay(&host) else {
             let link = LinkPath::res(view.name(), ResourceLink::Replay(host.clone()));
             return Err(

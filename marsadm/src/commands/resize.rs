@@ -5,7 +5,7 @@ use mars_core::{HostName, LinkPath, ResourceName, Switch};
 
 use crate::context::{Context, Edit, say};
 use crate::error::{AdmError, Result};
-use crate::resource::check_primary;
+use crate::resource::{check_primary, participants};
 
 /// Sets `size` to the smallest `actsize-*`.
 pub(crate) fn run(ctx: &mut Context, res: &ResourceName) -> Result<()> {
@@ -17,9 +17,9 @@ pub(crate) fn run(ctx: &mut Context, res: &ResourceName) -> Result<()> {
     let old = view.size_bytes().ok_or_else(|| {
         AdmError::missing(format!("resource '{res}' has no size")).link(own(ResourceLink::Size))
     })?;
-    let mut smallest: Option<(u64, &HostName)> = None;
-    for host in view.members() {
-        let Some(bytes) = view.act_size(host) else {
+    let mut smallest: Option<(u64, HostName)> = None;
+    for host in participants(view) {
+        let Some(bytes) = view.act_size(&host) else {
             return Err(
                 AdmError::missing(format!("the size of the disk of {host} is not known"))
                     .link(format!(
@@ -29,7 +29,7 @@ pub(crate) fn run(ctx: &mut Context, res: &ResourceName) -> Result<()> {
                     .remedy(format!("start marsd on {host}")),
             );
         };
-        if view.switch(host, Switch::Sync) {
+        if view.switch(&host, Switch::Sync) {
             let link = own(ResourceLink::Todo(host.clone(), Switch::Sync));
             return Err(
                 AdmError::refused(format!("sync on '{host}' is switched on"))
@@ -39,7 +39,7 @@ pub(crate) fn run(ctx: &mut Context, res: &ResourceName) -> Result<()> {
                     )),
             );
         }
-        smallest = Some(smallest.map_or((bytes, host), |s| s.min((bytes, host))));
+        smallest = Some(smallest.map_or((bytes, host.clone()), |s| s.min((bytes, host))));
     }
     let Some((new, host)) = smallest else {
         return Err(AdmError::missing(format!(

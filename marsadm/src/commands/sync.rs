@@ -7,7 +7,7 @@ use mars_core::{HostName, LinkPath, ResourceName, Switch};
 use crate::context::{Context, Edit, is_alive, say};
 use crate::error::{AdmError, Result};
 use crate::history::History;
-use crate::resource::check_member;
+use crate::resource::participants;
 use crate::wait::{Interrupt, Progress, wait_for};
 
 const STOP_SECS: u64 = 60;
@@ -88,8 +88,10 @@ fn target(ctx: &mut Context, res: &ResourceName) -> Result<HostName> {
     if node == *ctx.me() {
         return Ok(node);
     }
-    let tree = ctx.quiet_tree();
-    check_member(&tree, res, &node)
-        .map_err(|_| AdmError::missing(format!("{node} has not joined resource '{res}'")))?;
+    if !participants(ctx.quiet_tree().resource(res)).contains(&node) {
+        return Err(AdmError::missing(format!(
+            "{node} has not joined resource '{res}'"
+        )));
+    }
     Ok(node)
 }
