@@ -110,7 +110,7 @@ fn join(cluster: &Cluster, a: &Node, b: &Node) -> Result {
     })?;
     writing.wait(Duration::from_secs(120))?;
     cluster.wait_caught_up(RESOURCE, a, b, 120)?;
-    say("caught up: both disks are the same");
+    say("caught up: all that was logged is replayed on the other disk");
     status(a, b)
 }
 
