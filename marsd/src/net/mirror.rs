@@ -19,6 +19,8 @@ use super::mux::Stream;
 use super::request::{StreamRequest, is_tree_path};
 
 const DEADLINE_SECS: u64 = 60;
+/// Exit code of rsync if something vanished while it looked.
+const VANISHED: i32 = 24;
 /// Bytes kept of what rsync complains about.
 const STDERR_MAX: u64 = 4096;
 /// After the end of rsync.
@@ -95,7 +97,7 @@ async fn run(conn: &PeerConn, staging: &Path, what: &Mirror) -> Result<(), NetEr
         .map(|stderr| tokio::spawn(gather(stderr)));
     let (status, carried) = wait(&mut child, &socket, stream).await;
     let status = status.map_err(local("wait for", Path::new("rsync")))?;
-    if status.success() {
+    if is_good(status) {
         return Ok(());
     }
     let mut cause = format!("rsync ended with {status}");
@@ -179,6 +181,11 @@ fn feed(child: &mut Child, what: &Mirror) {
         // If rsync does not read, it has ended, and says why.
         drop(stdin.write_all(list.as_bytes()).await);
     });
+}
+
+/// Did rsync do its work? A link that vanished meanwhile is none of its faults.
+pub(super) fn is_good(status: ExitStatus) -> bool {
+    status.success() || status.code() == Some(VANISHED)
 }
 
 /// What a program says on stderr, on one line.

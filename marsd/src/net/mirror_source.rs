@@ -15,7 +15,7 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use super::error::NetError;
-use super::mirror::gather;
+use super::mirror::{gather, is_good};
 use super::mux::Stream;
 use super::server::Incoming;
 
@@ -97,7 +97,7 @@ impl MirrorSource {
             .take()
             .map(|stderr| tokio::spawn(gather(stderr)));
         match carry(&mut child, stream).await {
-            Ok(status) if status.success() => Ok(()),
+            Ok(status) if is_good(status) => Ok(()),
             Ok(status) => {
                 let text = match complaints {
                     Some(complaints) => complaints.await.unwrap_or_default(),

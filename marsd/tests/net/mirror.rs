@@ -5,6 +5,7 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use mars_core::{HostName, LinkPath, Stamp, Tree};
 use marsd::net::{
@@ -169,6 +170,34 @@ async fn a_new_stamp_in_the_same_second_travels_even_if_the_value_is_the_same() 
             .unwrap();
         assert_eq!(contents(&a.staging()), contents(&b.tree()));
     }
+}
+
+#[tokio::test]
+async fn a_tree_in_motion_is_mirrored_without_errors() {
+    let (a, b, conn) = pair().await;
+    let (tree, stop) = (b.tree(), Arc::new(AtomicBool::new(false)));
+    let stopped = Arc::clone(&stop);
+    let name = |i: u32| format!("resource-r{}/version-{:09}-b", i % 20, i + 1);
+    (0..400).for_each(|i| put(&tree, &name(i), "0,b,0,0", Stamp::new(1, 1)));
+    let mover = std::thread::spawn(move || {
+        let mut round = 0;
+        while !stopped.load(Ordering::Relaxed) {
+            round += 1;
+            (0..400).for_each(|i| drop(fs::remove_file(tree.join(name(i)))));
+            (0..400).for_each(|i| put(&tree, &name(i), "0,b,0,0", Stamp::new(round, 1)));
+        }
+    });
+    for _ in 0..8 {
+        within("mirror", mirror(&conn, &a.staging(), &Mirror::Whole))
+            .await
+            .unwrap();
+    }
+    stop.store(true, Ordering::Relaxed);
+    mover.join().unwrap();
+    within("mirror", mirror(&conn, &a.staging(), &Mirror::Whole))
+        .await
+        .unwrap();
+    assert_eq!(contents(&a.staging()), contents(&b.tree()));
 }
 
 #[tokio::test]
