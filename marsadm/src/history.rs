@@ -43,7 +43,8 @@ impl History {
     /// Refuses if the chain of `me` contradicts that of any other member.
     ///
     /// Two members contradict each other at log N if they name different writers of N, or if they stand at the same
-    /// position of it with different digests, or if both have gone on to a later log with different values for N.
+    /// position of it with different digests, or if both have gone on to a later log with different values for N, or
+    /// if one has gone on and the other has got further in N.
     pub(crate) fn check_splitbrain(&self, view: ResourceView<'_>, me: &HostName) -> Result<()> {
         check_double_logs(view)?;
         let Some(mine) = self.chains.get(me) else {
@@ -54,9 +55,8 @@ impl History {
                 let Some((theirs, their_raw)) = chain.get(seq) else {
                     continue;
                 };
-                let both_left = self.last(me) > Some(*seq) && self.last(host) > Some(*seq);
-                let differs = raw != their_raw
-                    && (both_left || value.log_host != theirs.log_host || value.pos == theirs.pos);
+                let left = (self.last(me) > Some(*seq), self.last(host) > Some(*seq));
+                let differs = raw != their_raw && contradict((value, left.0), (theirs, left.1));
                 if differs {
                     return Err(splitbrain(view, *seq, (me, raw), (host, their_raw)));
                 }
@@ -98,6 +98,16 @@ impl History {
         }
         Progress::Done(())
     }
+}
+
+/// Whether two different values for one log exclude each other; each with whether its node has gone on to the next log.
+fn contradict(mine: (&VersionValue, bool), theirs: (&VersionValue, bool)) -> bool {
+    let ((a, a_left), (b, b_left)) = (mine, theirs);
+    if a.log_host != b.log_host || a.pos == b.pos {
+        return true;
+    }
+    // Who has gone on has finished the log: nobody can have more of it.
+    if a.pos < b.pos { a_left } else { b_left }
 }
 
 fn check_double_logs(view: ResourceView<'_>) -> Result<()> {

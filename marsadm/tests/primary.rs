@@ -99,6 +99,23 @@ fn an_old_finished_log_with_different_values_is_a_split_brain() {
 }
 
 #[test]
+fn going_on_while_another_got_further_is_a_split_brain() {
+    let node = Node::new("B", PAIR)
+        .with("resource-r1/replay-B", "log-000000002-B,0,0")
+        .with(
+            "resource-r1/version-000000001-B",
+            "33333333333333333333333333333333,A,4180,0",
+        )
+        .with(
+            "resource-r1/version-000000002-B",
+            "44444444444444444444444444444444,B,0,0",
+        );
+    node.run(&["primary", "r1"])
+        .failed(1, &["splitbrain at sequence 1 detected"]);
+    assert_eq!(node.changes(), NOTHING);
+}
+
+#[test]
 fn the_old_value_comes_back_when_the_old_primary_does_not_stop() {
     let node = Node::new("B", PAIR)
         .with("resource-r1/actual-A/is-primary", "1")

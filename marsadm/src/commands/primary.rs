@@ -1,6 +1,8 @@
 //! `primary`: takes the role over, after making sure that nothing is lost and nobody else writes
 //! (`symlink-spec.md` section 8.4).
 
+use std::time::{Duration, Instant};
+
 use mars_core::link::{ActualKey, NO_PRIMARY, ResourceLink};
 use mars_core::plan::is_consistent;
 use mars_core::{HostName, LinkPath, ResourceName, ResourceView, Switch, Tree};
@@ -13,6 +15,7 @@ use crate::resource::primary_of;
 use crate::wait::{Interrupt, Progress, wait_for};
 
 const TIMEOUT_SECS: u64 = 60;
+const SETTLE: Duration = Duration::from_secs(2);
 
 /// Makes this node the primary of `res`.
 pub(crate) fn run(ctx: &mut Context, res: &ResourceName) -> Result<()> {
@@ -40,7 +43,11 @@ pub(crate) fn run(ctx: &mut Context, res: &ResourceName) -> Result<()> {
         ctx.done(&format!("primary changed from '{old}' to '{NO_PRIMARY}'"));
     }
     let timeout = ctx.timeout(TIMEOUT_SECS);
-    let ready = wait_for(ctx, &interrupt, timeout, |tree| may_switch(tree, res, &me));
+    let mut contradiction = None;
+    let ready = wait_for(ctx, &interrupt, timeout, |tree| {
+        let verdict = may_switch(tree, res, &me);
+        settled(verdict, &mut contradiction)
+    });
     if let Err(error) = ready {
         restore(ctx, &link, old.as_ref());
         return Err(error);
@@ -134,6 +141,23 @@ fn other_primaries(view: ResourceView<'_>, me: &HostName) -> Vec<HostName> {
             _ => None,
         })
         .collect()
+}
+
+/// Links of another node arrive one after the other: what contradicts must do so for a while to be believed.
+fn settled(
+    verdict: Result<Progress<()>>,
+    contradiction: &mut Option<Instant>,
+) -> Result<Progress<()>> {
+    match verdict {
+        Err(error) if contradiction.get_or_insert_with(Instant::now).elapsed() >= SETTLE => {
+            Err(error)
+        }
+        Err(_) => Ok(Progress::Waiting("waiting for the tree to settle".into())),
+        Ok(progress) => {
+            *contradiction = None;
+            Ok(progress)
+        }
+    }
 }
 
 /// The conditions for the switch, in the order in which they come true.
