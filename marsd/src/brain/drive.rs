@@ -29,6 +29,8 @@ impl Brain {
                 .and_then(|pos| view.log_size(&pos.log).filter(|size| *size == pos.pos));
         }
         if res.pos.is_none() {
+            // Not (or no longer) a member.
+            res.cancel_all();
             return;
         }
         let facts = res.facts(offers, self.exhausted, now);

@@ -83,20 +83,24 @@ impl Brain {
         if let Some(why) = error {
             res.fail(name, why, now);
         } else if at_end {
+            res.failed = None;
             res.log_end = Some(res.log_end.map_or(pos, |end| end.max(pos)));
             self.trim_own_log(name, &log, pos, now);
         }
         self.publish_now(name);
     }
 
-    /// What follows the last whole record of an own log was never acknowledged as stable: it is cut off.
+    /// What follows the last whole record of an own log was never acknowledged as stable: it is cut off. What stands
+    /// before it is made stable before it is offered.
     fn trim_own_log(&mut self, name: &ResourceName, log: &LogName, end: u64, now: Instant) {
-        let size = self.tree.resource(name).log_size(log).unwrap_or(0);
-        if log.host != self.me || size <= end {
+        if log.host != self.me {
             return;
         }
-        tracing::info!(resource = %name, "{log} is trimmed from {size} to {end} bytes, the end of its records");
-        if let Err(e) = truncate_log(&self.dir.log_path(name, log), end) {
+        let size = self.tree.resource(name).log_size(log).unwrap_or(0);
+        if size > end {
+            tracing::info!(resource = %name, "{log} is trimmed from {size} to {end} bytes, the end of its records");
+        }
+        if let Err(e) = truncate_log(&self.dir.log_path(name, log), end.min(size)) {
             if let Some(res) = self.resources.get_mut(name) {
                 res.fail(name, format!("trim {log}: {e}"), now);
             }
