@@ -44,6 +44,8 @@ pub struct Condition {
     pub text: String,
     /// The state that it reports.
     pub code: Code,
+    /// It is the delay of replay: whoever sets own limits for that leaves this one out.
+    pub is_delay: bool,
 }
 
 /// State of a node.
@@ -118,6 +120,13 @@ impl NodeStatus {
         self.conditions.iter().map(|c| c.code).max()
     }
 
+    /// Like [`NodeStatus::code`], but however long the delay of replay is.
+    pub fn code_without_delay(&self) -> Option<Code> {
+        self.member.as_ref()?;
+        let others = self.conditions.iter().filter(|c| !c.is_delay);
+        others.map(|c| c.code).max()
+    }
+
     /// Whether all switches are on; a node that has not joined is not connected.
     pub fn is_connected(&self) -> bool {
         self.member
@@ -129,6 +138,7 @@ impl NodeStatus {
         self.conditions.push(Condition {
             text: text.into(),
             code,
+            is_delay: false,
         });
     }
 
@@ -174,7 +184,11 @@ impl NodeStatus {
                 1..60 => Code::UpDateIng,
                 _ => Code::OutDate,
             };
-            self.add(format!("Delay {secs} sec"), code);
+            self.conditions.push(Condition {
+                text: format!("Delay {secs} sec"),
+                code,
+                is_delay: true,
+            });
         }
         let (text, code) = match replay.state {
             Replay::Stopped(_) | Replay::Unknown => ("replay stopped", Code::OutDate),
@@ -205,7 +219,7 @@ impl Member {
             device: device.to_string(),
             act_size_bytes: view.act_size(host),
             sync: SyncStatus::of(view, host),
-            replay: ReplayStatus::of(tree, view, host, ctx.me),
+            replay: ReplayStatus::of(tree, view, host, ctx),
             is_serving: view.actual(host, ActualKey::IsPrimary),
             device_on: crate::name::ResourceName::new(device)
                 .is_ok_and(|name| view.actual(host, ActualKey::Device(name))),

@@ -14,6 +14,11 @@ impl Percent {
     /// 100.00
     pub const FULL: Self = Self(10_000);
 
+    /// In hundredths of a percent.
+    pub const fn hundredths(self) -> u64 {
+        self.0
+    }
+
     /// `part` of `whole`, rounded; of nothing it is 0.00. Less than the whole is never shown as 100.00.
     pub fn of(part: u64, whole: u64) -> Self {
         if whole == 0 {

@@ -1,14 +1,17 @@
 //! What of the logs is here and how much of it is applied (`symlink-spec.md` sections 11.2 and 11.4).
 
+use alloc::collections::BTreeMap;
+
 use crate::link::{ActualKey, LinkPath, ResourceLink};
 use crate::name::HostName;
 use crate::position::{LogName, ReplayPos};
 use crate::resource::ResourceView;
 use crate::stamp::Stamp;
 use crate::tree::Tree;
+use crate::version::VersionValue;
 
 use super::percent::Percent;
-use super::{known_end, rate};
+use super::{Context, known_end, rate};
 
 /// The log that a node works on, and how far it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,6 +30,11 @@ pub struct ReplayStatus {
     pub replay_rate: i64,
     /// Seconds between writing and replaying, if that says something.
     pub delay_secs: Option<u64>,
+    /// Bytes of logs up to their known end that are not applied; at least this much where sizes are not known.
+    pub behind_bytes: u64,
+    /// Seconds that the node is behind: its delay, or the time since it last applied anything, whichever is longer;
+    /// 0 if it is not behind.
+    pub lag_secs: u64,
     /// What follows from it.
     pub state: Replay,
 }
@@ -53,7 +61,8 @@ pub enum Replay {
 
 impl ReplayStatus {
     /// How far `host` is, as seen on `me`.
-    pub fn of(tree: &Tree, view: &ResourceView<'_>, host: &HostName, me: &HostName) -> Self {
+    pub fn of(tree: &Tree, view: &ResourceView<'_>, host: &HostName, ctx: &Context<'_>) -> Self {
+        let me = ctx.me;
         let link = view.replay(host);
         let pos = link.as_ref().map_or(0, |r| r.pos);
         let todo_bytes = match &link {
@@ -71,19 +80,24 @@ impl ReplayStatus {
             Some(_) => state(pos, todo_bytes, size_bytes, serving, behind.as_ref()),
             None => Replay::Unknown,
         };
-        let caught_up = behind.is_none();
+        let delay_secs = behind.as_ref().and_then(|_| delay_secs(tree, view, host));
+        let standing = |_| standing_secs(tree, view, host, ctx.now);
         Self {
+            behind_bytes: match (&link, &behind) {
+                (Some(at), Some(end)) => behind_bytes(view, at, end),
+                _ => 0,
+            },
+            lag_secs: behind
+                .as_ref()
+                .map_or(0, standing)
+                .max(delay_secs.unwrap_or(0)),
             log,
             size_bytes,
             pos,
             todo_bytes,
             file_rate: rate(view, host, ActualKey::FileRate),
             replay_rate: rate(view, host, ActualKey::ReplayRate),
-            delay_secs: if caught_up {
-                None
-            } else {
-                delay_secs(tree, view, host)
-            },
+            delay_secs,
             state,
         }
     }
@@ -123,6 +137,38 @@ fn behind(view: &ResourceView<'_>, host: &HostName, at: &ReplayPos) -> Option<Re
     known_end(view).filter(|end| end.order() > at.order())
 }
 
+/// Bytes between two positions. Of a log that is not here the longest known version counts, else nothing.
+fn behind_bytes(view: &ResourceView<'_>, at: &ReplayPos, end: &ReplayPos) -> u64 {
+    if at.log.seq == end.log.seq {
+        return end.pos.saturating_sub(at.pos);
+    }
+    let mut lengths: BTreeMap<u64, u64> = BTreeMap::new();
+    let mut longest = |seq: u64, bytes: u64| {
+        if (at.log.seq..end.log.seq).contains(&seq) {
+            let known = lengths.entry(seq).or_default();
+            *known = bytes.max(*known);
+        }
+    };
+    view.logs().for_each(|(log, bytes)| longest(log.seq, bytes));
+    for (link, value) in view.links() {
+        if let (ResourceLink::Version(seq, _), Ok(value)) = (link, VersionValue::parse(value)) {
+            longest(*seq, value.pos);
+        }
+    }
+    let between = lengths
+        .values()
+        .fold(0_u64, |sum, n| sum.saturating_add(*n));
+    let rest = between.saturating_sub(at.pos);
+    rest.saturating_add(end.pos)
+}
+
+/// Seconds since the replay link of `host` was last written.
+fn standing_secs(tree: &Tree, view: &ResourceView<'_>, host: &HostName, now: Stamp) -> u64 {
+    let link = LinkPath::res(view.name(), ResourceLink::Replay(host.clone()));
+    let since = tree.stamp(&link).map_or(now.secs, |stamp| stamp.secs);
+    u64::try_from(now.secs.saturating_sub(since)).unwrap_or(0)
+}
+
 /// Size of a log on `me`. The writer's file may be longer than its records, so there its published end counts.
 pub(super) fn shown_log_size(view: &ResourceView<'_>, log: &LogName, me: &HostName) -> Option<u64> {
     let file = view.log_size(log)?;
@@ -146,7 +192,10 @@ fn delay_secs(tree: &Tree, view: &ResourceView<'_>, host: &HostName) -> Option<u
     if written == Stamp::default() {
         return None;
     }
-    let secs =
-        link.stamp.secs.saturating_sub(written.secs) - i64::from(link.stamp.nanos < written.nanos);
+    let secs = link
+        .stamp
+        .secs
+        .saturating_sub(written.secs)
+        .saturating_sub(i64::from(link.stamp.nanos < written.nanos));
     Some(u64::try_from(secs).unwrap_or(0))
 }

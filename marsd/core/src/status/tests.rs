@@ -511,3 +511,63 @@ fn history_sees_twins_and_deletion_orders_of_this_resource_only() {
         .collect();
     assert_eq!(seen, [(false, true), (true, false), (true, false)]);
 }
+
+#[test]
+fn bytes_behind_are_counted_over_all_logs() {
+    let on_s = |tree: &Tree| node(tree, "S").member.unwrap().replay.behind_bytes;
+    let mut tree = healthy();
+    assert_eq!(on_s(&tree), 0);
+    set(&mut tree, "resource-r/replay-P", "log-000000002-P,1000,200");
+    assert_eq!(on_s(&tree), 200);
+    set(&mut tree, "resource-r/replay-S", "log-000000002-P,400,0");
+    assert_eq!(on_s(&tree), 800);
+    // Of log 2 all 1000 bytes are here, of log 3 only its version is known, of log 4 the end.
+    set(&mut tree, "resource-r/replay-P", "log-000000004-P,70,0");
+    let version = format!("{},P,5000,0", "a".repeat(32));
+    set(&mut tree, "resource-r/version-000000003-P", &version);
+    assert_eq!(on_s(&tree), 600 + 5000 + 70);
+    let huge = format!("{},P,{},0", "a".repeat(32), u64::MAX);
+    set(&mut tree, "resource-r/version-000000003-P", &huge);
+    set(
+        &mut tree,
+        "resource-r/replay-P",
+        &format!("log-999999999-P,{},0", u64::MAX),
+    );
+    assert_eq!(on_s(&tree), u64::MAX);
+    let primary = node(&tree, "P").member.unwrap().replay;
+    assert_eq!((primary.behind_bytes, primary.lag_secs), (0, 0));
+}
+
+#[test]
+fn the_lag_grows_while_nothing_is_applied() {
+    let lag = |replayed: i64, written: i64| {
+        let mut tree = healthy();
+        let value = format!("P,000000002,500,0,{written}.000000000");
+        set_at(&mut tree, "resource-r/actual-S/timestamp", &value, replayed);
+        set_at(
+            &mut tree,
+            "resource-r/replay-S",
+            "log-000000002-P,500,0",
+            replayed,
+        );
+        node(&tree, "S").member.unwrap().replay.lag_secs
+    };
+    assert_eq!(lag(NOW, NOW - 7), 7);
+    assert_eq!(lag(NOW - 90, NOW - 97), 90);
+    assert_eq!(lag(NOW + 5, i64::MIN), u64::try_from(i64::MAX).unwrap());
+    let caught_up = node(&healthy(), "S").member.unwrap().replay;
+    assert_eq!(caught_up.lag_secs, 0);
+}
+
+#[test]
+fn the_delay_can_be_left_out_of_the_state() {
+    let mut tree = healthy();
+    let value = format!("P,000000002,500,0,{}.000000000", NOW - 100);
+    set(&mut tree, "resource-r/actual-S/timestamp", &value);
+    set(&mut tree, "resource-r/replay-S", "log-000000002-P,500,0");
+    let node = node(&tree, "S");
+    assert_eq!(
+        (node.code(), node.code_without_delay()),
+        (Some(Code::OutDate), Some(Code::UpDateIng))
+    );
+}
