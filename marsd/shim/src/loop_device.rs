@@ -84,6 +84,7 @@ impl LoopDevice {
             let node = device.open(0)?;
             match configure(&node, file, sector) {
                 Ok(()) => {
+                    device.record();
                     device.tune();
                     return Ok(device);
                 }
@@ -136,6 +137,22 @@ impl LoopDevice {
         let text = text.trim_end_matches('\n');
         let text = text.strip_suffix(" (deleted)").unwrap_or(text);
         Path::new(text) == self.backing
+    }
+
+    /// Number of this binding, never used again while the system runs; empty before Linux 5.15.
+    fn sequence(&self) -> String {
+        std::fs::read_to_string(self.sysfs("diskseq"))
+            .map(|text| text.trim_end().to_owned())
+            .unwrap_or_default()
+    }
+
+    /// Remembers the binding for [`release_stale`].
+    fn record(&self) {
+        let path = record_path(&self.backing);
+        let text = format!("{} {}\n", self.number, self.sequence());
+        if let Err(e) = std::fs::write(&path, text) {
+            tracing::warn!("{}: {e}", path.display());
+        }
     }
 
     /// Device number.
@@ -247,33 +264,36 @@ fn configure(node: &File, file: &File, sector: u32) -> Result<(), Errno> {
     unsafe { ioctl::loop_configure(node.as_raw_fd(), &raw const config) }.map(|_| ())
 }
 
-/// Releases the loop devices that are bound to a file at `backing`: left by a process that is gone for good.
+/// Releases the loop device that a process which is gone for good has left bound to the file at `backing`.
+///
+/// The path alone does not tell: in another mount namespace it is another file, perhaps in use.
 pub fn release_stale(backing: &Path) {
-    let Ok(entries) = std::fs::read_dir("/sys/block") else {
+    let Ok(text) = std::fs::read_to_string(record_path(backing)) else {
         return;
     };
-    for entry in entries.flatten() {
-        let name = entry.file_name();
-        let Some(number) = name
-            .to_str()
-            .and_then(|n| n.strip_prefix("loop"))
-            .and_then(|n| n.parse().ok())
-        else {
-            continue;
-        };
-        let device = LoopDevice::numbered(number, backing);
-        if !device.is_ours() {
-            continue;
-        }
-        tracing::warn!("releasing the stale {}", device.path.display());
-        let released = device
-            .make_node(&device.path.clone())
-            .and_then(|()| device.open(0))
-            .and_then(|node| device.release(&node));
-        if let Err(e) = released {
-            tracing::warn!("{e}");
-        }
+    let (number, sequence) = text.trim_end().split_once(' ').unwrap_or((&text, ""));
+    let Ok(number) = number.parse() else {
+        return;
+    };
+    let device = LoopDevice::numbered(number, backing);
+    if !device.is_ours() || device.sequence() != sequence {
+        return;
     }
+    tracing::warn!("releasing the stale {}", device.path.display());
+    let released = device
+        .make_node(&device.path.clone())
+        .and_then(|()| device.open(0))
+        .and_then(|node| device.release(&node));
+    if let Err(e) = released {
+        tracing::warn!("{e}");
+    }
+}
+
+/// Beside the mount point: number of the loop device and of its binding.
+fn record_path(backing: &Path) -> PathBuf {
+    let mut path = backing.as_os_str().to_owned();
+    path.push(".loop");
+    path.into()
 }
 
 #[cfg(test)]
