@@ -82,7 +82,8 @@ struct Born {
 #[derive(Debug)]
 pub struct DirtyMap {
     pages: BTreeMap<u64, Page>,
-    free: Vec<Slot>,
+    /// Used in turn, so that a stream of writes gets neighbouring slots.
+    free: VecDeque<Slot>,
     born: VecDeque<Born>,
     dirty_sectors: u64,
     current_pages: usize,
@@ -95,7 +96,7 @@ impl DirtyMap {
     pub fn new(slots: Slot) -> Self {
         Self {
             pages: BTreeMap::new(),
-            free: (0..slots).rev().collect(),
+            free: (0..slots).collect(),
             born: VecDeque::new(),
             dirty_sectors: 0,
             current_pages: 0,
@@ -139,7 +140,7 @@ impl DirtyMap {
             part.end = end;
             return Some(part.slot);
         }
-        let slot = self.free.pop()?;
+        let slot = self.free.pop_front()?;
         self.pages.entry(page).or_default().current = Some(Part {
             slot,
             mask,
@@ -232,7 +233,7 @@ impl DirtyMap {
             if entry.current.is_none() {
                 self.pages.remove(&done.page);
             }
-            self.free.push(done.slot);
+            self.free.push_back(done.slot);
             self.dirty_sectors -= u64::from(done.mask.count_ones());
         }
     }

@@ -25,6 +25,8 @@ impl Memory {
         let flags = MapFlags::MAP_PRIVATE | MapFlags::MAP_NORESERVE;
         // SAFETY: a new anonymous mapping at an address of the kernel's choice touches nothing that exists.
         let base = unsafe { mmap_anonymous(None, length, prot, flags) }?;
+        // SAFETY: the range was just mapped. Large pages are a wish: they make pinning for I/O cheap.
+        unsafe { libc::madvise(base.as_ptr(), len, libc::MADV_HUGEPAGE) };
         // SAFETY: the range was just mapped. Failure is tolerated.
         unsafe { libc::mlock2(base.as_ptr(), len, libc::MLOCK_ONFAULT) };
         Ok(Self {

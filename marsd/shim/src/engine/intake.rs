@@ -80,7 +80,12 @@ impl Engine {
             };
             let buffer = self.request.bytes_mut(0, REQUEST_MAX);
             match nix::unistd::read(fuse.fd.as_fd(), buffer) {
-                Ok(len) => self.take_request(len),
+                Ok(len) => {
+                    self.take_request(len);
+                    if self.log.worth_writing() {
+                        self.pump_log();
+                    }
+                }
                 Err(Errno::EAGAIN) => {
                     fuse.readable = false;
                     return;

@@ -21,10 +21,13 @@ use crate::stream::{LogSpan, Marks};
 
 /// Largest write to the log in bytes.
 const BATCH_MAX: usize = 2 << 20;
-/// Zeroes are written ahead in pieces of this many bytes ...
-const AHEAD_STEP: u32 = 512 * 1024;
-/// ... while less than this stands ready ...
-const AHEAD_MIN: u64 = 4 << 20;
+/// Zeroes are written ahead in pieces of at least and at most this many bytes: each piece costs the next fdatasync a
+/// commit of metadata, so a fast stream gets large ones ...
+const AHEAD_STEP: std::ops::RangeInclusive<u64> = 512 * 1024..=4 << 20;
+/// ... enough for this part of a second ...
+const AHEAD_STEPS_PER_SEC: f64 = 4.0;
+/// ... while less than this and one piece stands ready ...
+const AHEAD_MIN: u64 = 1 << 20;
 /// ... and batches are smaller than this: large writes need no help, and would pay for it with half the bandwidth.
 const AHEAD_BATCH_MAX: usize = 128 * 1024;
 /// No zeroes ahead when nothing was logged for this long.
@@ -33,6 +36,8 @@ const AHEAD_IDLE: Duration = Duration::from_millis(200);
 const AHEAD_RETRY: Duration = Duration::from_secs(5);
 /// The active log is trimmed when nothing was logged for this long.
 const TRIM_IDLE: Duration = Duration::from_secs(1);
+/// From this many bytes on a write is worth its system call.
+const LARGE: usize = 256 * 1024;
 const RETRIES: u32 = 3;
 
 /// One open log.
@@ -87,8 +92,11 @@ pub(super) struct LogState {
     stage: Stage,
     batch: Option<Batch>,
     switch: Option<Switch>,
-    zeroing: bool,
+    /// Length of the piece of zeroes in flight.
+    zeroing: Option<u64>,
     zero_after: Option<Instant>,
+    /// When the last piece of zeroes was begun, and where the log ended then.
+    zeroed: Option<(Instant, u64)>,
     average_batch: usize,
     last_append: Option<Instant>,
 }
@@ -105,13 +113,14 @@ impl LogState {
             syncing: None,
             undurable_since: None,
             buffers: [Memory::new(BATCH_MAX)?, Memory::new(BATCH_MAX)?],
-            zero: Memory::new(1 << 20)?,
+            zero: Memory::new(4 << 20)?,
             forming: 0,
             stage: Stage::default(),
             batch: None,
             switch: None,
-            zeroing: false,
+            zeroing: None,
             zero_after: None,
+            zeroed: None,
             average_batch: 0,
             last_append: None,
         })
@@ -130,12 +139,21 @@ impl LogState {
     /// Whether everything that was staged is in the log (or never will be).
     pub(super) fn quiet(&self) -> bool {
         self.batch.is_none()
-            && !self.zeroing
+            && self.zeroing.is_none()
             && self.syncing.is_none()
             && (self.broken || (self.stage.is_empty() && self.marks.durable == self.staged))
     }
 
-    /// A megabyte of zeroes.
+    /// So much is staged that it should be written before more is taken in.
+    pub(super) fn worth_writing(&self) -> bool {
+        self.batch.is_none() && self.stage.filled >= LARGE
+    }
+
+    fn large_batch(&self) -> bool {
+        self.batch.as_ref().is_some_and(|b| b.stage.filled >= LARGE)
+    }
+
+    /// Four megabytes of zeroes.
     pub(super) fn zero_bytes(&self) -> *const u8 {
         self.zero.at(0)
     }
@@ -191,7 +209,7 @@ impl Engine {
         if self.log.batch.is_none() && !self.log.stage.is_empty() {
             self.submit_batch();
         }
-        if self.log.batch.is_none() && self.log.stage.is_empty() && !self.log.zeroing {
+        if self.log.batch.is_none() && self.log.stage.is_empty() && self.log.zeroing.is_none() {
             self.do_switch();
         }
         self.write_zeroes_ahead();
@@ -207,7 +225,7 @@ impl Engine {
         };
         let end = log.stage.file_offset + log.stage.write_len() as u64;
         // A piece of zeroes in flight begins at `ahead`.
-        if newest.trimming || (log.zeroing && end > newest.ahead) {
+        if newest.trimming || (log.zeroing.is_some() && end > newest.ahead) {
             return;
         }
         let [a, b] = &mut log.buffers;
@@ -230,7 +248,7 @@ impl Engine {
         log.batch = Some(batch);
         self.write_batch(&file);
         // Answers and further requests come after the I/O has begun.
-        if self.acks.len() > 4 {
+        if self.acks.len() > 4 || self.log.large_batch() {
             self.ring.submit();
         }
     }
@@ -278,29 +296,32 @@ impl Engine {
         let Some(newest) = log.logs.last() else {
             return;
         };
-        if log.zeroing || newest.trimming || log.switch.is_some() || !active || !allowed {
+        if log.zeroing.is_some() || newest.trimming || log.switch.is_some() || !active || !allowed {
             return;
         }
-        if log.average_batch > AHEAD_BATCH_MAX || newest.ahead >= log.stage.end() + AHEAD_MIN {
+        let step = zero_step(log.zeroed, self.now, log.staged);
+        let enough = log.stage.end() + AHEAD_MIN + step;
+        if log.average_batch > AHEAD_BATCH_MAX || newest.ahead >= enough {
             return;
         }
         let Some(file) = newest.file.clone() else {
             return;
         };
-        log.zeroing = true;
+        log.zeroing = Some(step);
+        log.zeroed = Some((self.now, log.staged));
         let (zeroes, at) = (log.zero_bytes(), newest.ahead);
-        self.ring
-            .write(Op::ZeroAhead, &file, zeroes, AHEAD_STEP, at);
+        let len = u32::try_from(step).unwrap_or(0);
+        self.ring.write(Op::ZeroAhead, &file, zeroes, len, at);
     }
 
     pub(super) fn zero_ahead_done(&mut self, result: i32) {
         let log = &mut self.log;
-        log.zeroing = false;
-        if u32::try_from(result) != Ok(AHEAD_STEP) {
+        let step = log.zeroing.take().unwrap_or(0);
+        if u64::try_from(result) != Ok(step) {
             // No harm: the log grows with its records then, and tells by itself when it cannot.
             log.zero_after = Some(self.now + AHEAD_RETRY);
         } else if let Some(newest) = log.logs.last_mut() {
-            newest.ahead += u64::from(AHEAD_STEP);
+            newest.ahead += step;
         }
         if let Some(newest) = log.logs.last_mut() {
             newest.padded = true;
@@ -416,5 +437,37 @@ impl Engine {
             log.file = None;
         }
         self.drain_trimmed(result.is_ok());
+    }
+}
+
+/// Length of the next piece of zeroes in bytes, by the speed of the stream since the last one.
+fn zero_step(last: Option<(Instant, u64)>, now: Instant, staged: u64) -> u64 {
+    let Some((at, position)) = last else {
+        return *AHEAD_STEP.start();
+    };
+    let secs = now.duration_since(at).as_secs_f64().max(0.001);
+    #[allow(clippy::cast_precision_loss)] // a rough measure
+    let per_sec = staged.saturating_sub(position) as f64 / secs;
+    // Saturates; not negative.
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+    let wanted = (per_sec / AHEAD_STEPS_PER_SEC) as u64;
+    wanted
+        .next_multiple_of(LOG_ALIGN)
+        .clamp(*AHEAD_STEP.start(), *AHEAD_STEP.end())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn zeroes_ahead_follow_the_speed() {
+        let now = Instant::now();
+        let earlier = now.checked_sub(Duration::from_secs(1)).unwrap();
+        let step = |bytes| zero_step(Some((earlier, 1000)), now, 1000 + bytes);
+        assert_eq!(zero_step(None, now, 0), 512 * 1024);
+        assert_eq!(step(0), 512 * 1024);
+        assert_eq!(step(8 << 20), 2 << 20);
+        assert_eq!(step(1 << 40), 4 << 20);
     }
 }

@@ -12,8 +12,8 @@ const AGE: Duration = Duration::from_millis(150);
 const PAGES_START: usize = 4096;
 /// Most pages of one round.
 const PAGES_MAX: usize = 4096;
-/// Longest single write in pieces.
-const PIECES_MAX: usize = 256;
+/// Longest single write in bytes.
+const RUN_MAX: u64 = 512 * 1024;
 /// Writes in flight while there is plenty of memory, and when there is not.
 const DEPTH_LAZY: u32 = 8;
 const DEPTH_FULL: u32 = 32;
@@ -52,6 +52,34 @@ impl Round {
     /// Whether it waits for durability behind `durable`.
     pub(super) fn waits_beyond(&self, durable: u64) -> bool {
         self.phase == Phase::WaitDurable && self.newest > durable
+    }
+
+    /// Adds a piece of memory that belongs to `offset` on the disk; neighbours are joined.
+    fn add(&mut self, offset: u64, len: u64, at: *mut u8) {
+        let size = usize::try_from(len).unwrap_or(0);
+        if let (Some(run), Some(last)) = (self.runs.last_mut(), self.iovecs.last_mut())
+            && run.offset + run.len == offset
+            && run.len + len <= RUN_MAX
+        {
+            run.len += len;
+            if last.iov_base.wrapping_byte_add(last.iov_len) == at.cast() {
+                last.iov_len += size;
+                return;
+            }
+            run.pieces.end += 1;
+        } else {
+            let at = self.iovecs.len();
+            self.runs.push(DiskRun {
+                offset,
+                len,
+                pieces: at..at + 1,
+                tries: 0,
+            });
+        }
+        self.iovecs.push(libc::iovec {
+            iov_base: at.cast(),
+            iov_len: size,
+        });
     }
 }
 
@@ -117,26 +145,8 @@ impl Engine {
         round.phase = Phase::Writing;
         for frozen in self.map.frozen() {
             for (offset, len, in_slot) in pieces(frozen) {
-                let at = frozen.slot as usize * 4096 + in_slot;
-                round.iovecs.push(libc::iovec {
-                    iov_base: self.slots.at(at).cast(),
-                    iov_len: usize::try_from(len).unwrap_or(0),
-                });
-                let end = round.iovecs.len();
-                match round.runs.last_mut() {
-                    Some(run)
-                        if run.offset + run.len == offset && run.pieces.len() < PIECES_MAX =>
-                    {
-                        run.len += len;
-                        run.pieces.end = end;
-                    }
-                    _ => round.runs.push(DiskRun {
-                        offset,
-                        len,
-                        pieces: end - 1..end,
-                        tries: 0,
-                    }),
-                }
+                let at = self.slots.at(frozen.slot as usize * 4096 + in_slot);
+                round.add(offset, len, at);
             }
         }
     }
