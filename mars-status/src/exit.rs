@@ -4,11 +4,29 @@ use std::process::ExitCode;
 
 use mars_core::status::{Alive, Code};
 
-use crate::model::Model;
+use crate::model::{Model, Resource};
 use crate::options::{Options, Show};
 
-/// An exit code.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// The table for `--help` and the manual page.
+pub const TABLE: &str = "\
+Exit codes:
+  0  all is shown, marsd is running
+  1  no resources, no running marsd, no such resource, or (with --role, --dstate, --cstate) not joined
+  2  wrong command line
+With --monitor as Nagios has them, the worst of all resources:
+  0  OK        UpToDate, UpDateIng
+  1  WARNING   OutDate, SwitchOff, or above --warn-lag, --warn-behind
+  2  CRITICAL  InvaliDate, Failed, no running marsd, or above --crit-lag, --crit-behind
+  3  UNKNOWN   no resources, no such resource, not joined, wrong command line
+A resource that this node has not joined counts only if it is named by --resource. Limits print a first line
+'MARS OK|WARNING|CRITICAL|UNKNOWN - ...' with performance data. With --warn-lag or --crit-lag these decide about delays,
+not the 60 seconds of OutDate. --interval ends with 0 when it is interrupted.
+
+Environment: MARS_DIR (the tree, default /mars), MARS_HOST (name of this node, default uname -n), MARS_RUN (run directory,
+default /run/mars), NO_COLOR (no colours).";
+
+/// An exit code; of two for Nagios the greater one is worse, but for UNKNOWN.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Exit(u8);
 
 impl Exit {
@@ -28,6 +46,16 @@ impl Exit {
     /// Its number.
     pub const fn number(self) -> u8 {
         self.0
+    }
+
+    /// Its name for Nagios.
+    pub const fn nagios(self) -> &'static str {
+        match self.0 {
+            0 => "OK",
+            1 => "WARNING",
+            2 => "CRITICAL",
+            _ => "UNKNOWN",
+        }
     }
 }
 
@@ -63,7 +91,7 @@ pub fn code(model: &Model) -> Exit {
     }
 }
 
-fn state(resource: &crate::model::Resource) -> Option<Code> {
+fn state(resource: &Resource) -> Option<Code> {
     resource.status.local().and_then(|node| node.code())
 }
 
@@ -71,10 +99,23 @@ fn monitor(model: &Model) -> Exit {
     if model.daemon != Alive::Yes {
         return Exit::CRITICAL;
     }
-    match model.resources.iter().filter_map(state).max() {
-        None => Exit::UNKNOWN,
-        Some(Code::UpToDate | Code::UpDateIng) => Exit::OK,
-        Some(Code::OutDate | Code::SwitchOff) => Exit::WARNING,
-        Some(Code::InvaliDate | Code::Failed) => Exit::CRITICAL,
-    }
+    let codes = model.resources.iter().filter_map(|r| of_resource(model, r));
+    codes.max().unwrap_or(Exit::UNKNOWN)
+}
+
+/// The code of Nagios for one resource; `None` if this node has not joined it.
+pub fn of_resource(model: &Model, resource: &Resource) -> Option<Exit> {
+    let node = resource.status.local()?;
+    let code = if model.limits.lag_secs.any() {
+        node.code_without_delay()
+    } else {
+        node.code()
+    };
+    let by_state = match code? {
+        Code::UpToDate | Code::UpDateIng => Exit::OK,
+        Code::OutDate | Code::SwitchOff => Exit::WARNING,
+        Code::InvaliDate | Code::Failed => Exit::CRITICAL,
+    };
+    let replay = &node.member.as_ref()?.replay;
+    Some(by_state.max(model.limits.judge(replay)))
 }

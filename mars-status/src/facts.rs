@@ -2,12 +2,14 @@
 //! messages. The only module that looks at the system.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
-use std::path::Path;
+use std::fs::{self, OpenOptions};
+use std::io::{Read, Seek, SeekFrom};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
 
 use mars_core::{Stamp, Tree};
 use mars_tree::{Env, wall_clock};
+use nix::fcntl::OFlag;
 use nix::sys::stat::{major, minor};
 
 use crate::options::{Options, Show};
@@ -18,6 +20,12 @@ const PROC: &str = "/proc/sys/mars";
 const MODULE: &str = "/sys/module/mars";
 /// Messages shown at most, the newest.
 const MESSAGES_MAX: usize = 200;
+/// Bytes read of a file of messages at most, the last.
+const MESSAGES_BYTES: u64 = 256 * 1024;
+/// Bytes read of a small file at most.
+const SMALL_BYTES: u64 = 4096;
+/// Bytes read of a table of the kernel at most.
+const TABLE_BYTES: u64 = 64 * 1024 * 1024;
 
 /// Names of the parameters that are shown.
 pub const PARAMETERS: [&str; 10] = [
@@ -97,8 +105,27 @@ impl Facts {
     }
 }
 
+/// The last `max` bytes of a regular file. Nothing else is opened for long: a pipe would never end.
+fn load_end(path: &Path, max: u64) -> Option<String> {
+    let mut file = OpenOptions::new()
+        .read(true)
+        .custom_flags(OFlag::O_NONBLOCK.bits())
+        .open(path)
+        .ok()?;
+    let meta = file.metadata().ok()?;
+    if !meta.is_file() {
+        return None;
+    }
+    if meta.len() > max {
+        file.seek(SeekFrom::Start(meta.len() - max)).ok()?;
+    }
+    let mut bytes = Vec::new();
+    file.take(max).read_to_end(&mut bytes).ok()?;
+    Some(String::from_utf8_lossy(&bytes).into_owned())
+}
+
 fn load_line(path: &Path) -> Option<String> {
-    let text = fs::read_to_string(path).ok()?;
+    let text = load_end(path, SMALL_BYTES)?;
     Some(text.trim().to_string())
 }
 
@@ -109,13 +136,16 @@ fn load_module() -> Option<String> {
     })
 }
 
-/// Parameters: those of the kernel module, or what marsd publishes beside its sockets.
+/// Where parameters and messages stand: those of the kernel module, or what marsd publishes beside its sockets.
+fn places(env: &Env, name: &str) -> [PathBuf; 2] {
+    [Path::new(PROC).join(name), env.run.join("sys").join(name)]
+}
+
 fn load_parameters(env: &Env) -> BTreeMap<&'static str, String> {
-    let places = [Path::new(PROC).to_path_buf(), env.run.join("params")];
     let value = |name: &str| {
-        let text = places
+        let text = places(env, name)
             .iter()
-            .find_map(|dir| fs::read_to_string(dir.join(name)).ok())?;
+            .find_map(|path| load_end(path, SMALL_BYTES))?;
         let last = text.lines().next_back()?;
         Some(last.replace('\t', ""))
     };
@@ -134,7 +164,7 @@ fn load_partition(env: &Env) -> Option<u64> {
 /// Looks at the list of locks: trying to take the lock could stop a marsd that is just starting.
 fn load_daemon_lock(env: &Env) -> Option<bool> {
     let inode = fs::metadata(env.run.join("marsd.lock")).ok()?.ino();
-    let table = fs::read_to_string("/proc/locks").ok()?;
+    let table = load_end(Path::new("/proc/locks"), TABLE_BYTES)?;
     Some(is_locked(&table, inode))
 }
 
@@ -150,16 +180,17 @@ fn is_locked(table: &str, inode: u64) -> bool {
 }
 
 fn load_messages(env: &Env, name: &str) -> Vec<String> {
-    let places = [Path::new(PROC).join(name), env.run.join(name)];
-    let text = places.iter().find_map(|path| fs::read(path).ok());
-    let text = String::from_utf8_lossy(&text.unwrap_or_default()).into_owned();
+    let text = places(env, name)
+        .iter()
+        .find_map(|path| load_end(path, MESSAGES_BYTES))
+        .unwrap_or_default();
     let lines: Vec<String> = text.lines().map(str::to_string).collect();
     let skip = lines.len().saturating_sub(MESSAGES_MAX);
     lines.into_iter().skip(skip).collect()
 }
 
 fn gather_mounts(env: &Env, tree: &Tree) -> BTreeMap<String, Mount> {
-    let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let table = load_end(Path::new("/proc/self/mountinfo"), TABLE_BYTES).unwrap_or_default();
     let entries = parse_mounts(&table);
     tree.resources()
         .filter_map(|name| {

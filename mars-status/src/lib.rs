@@ -4,7 +4,11 @@
 
 pub mod exit;
 pub mod facts;
+pub mod json;
+pub mod limits;
+pub mod manual;
 pub mod model;
 pub mod options;
 pub mod paint;
 pub mod render;
+pub mod watch;

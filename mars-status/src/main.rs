@@ -3,23 +3,30 @@
 use std::ffi::OsString;
 use std::io::{self, ErrorKind, Write};
 use std::process::ExitCode;
-use std::thread;
+use std::time::Duration;
 
 use mars_status::exit::{self, Exit};
 use mars_status::facts::Facts;
 use mars_status::model::Model;
 use mars_status::options::{self, Options, Parsed};
 use mars_status::paint::Painter;
-use mars_status::render;
+use mars_status::watch::{self, Next, Pause};
+use mars_status::{json, manual, render};
 use mars_tree::{Env, TreeDir};
+
+/// Lines below a frame at most.
+const FRAME_COMPLAINTS: usize = 10;
 
 fn main() -> ExitCode {
     let args: Vec<OsString> = std::env::args_os().collect();
     let code = match options::parse(&args) {
         Parsed::Run(options) => run(&options),
-        Parsed::Help(text) => print(&text).map(|()| Exit::OK),
+        Parsed::Help(text) => print(text.as_bytes()).map(|()| Exit::OK),
+        Parsed::Generate(kind) => manual::generate(kind)
+            .and_then(|text| print(&text))
+            .map(|()| Exit::OK),
         Parsed::Wrong { text, exit } => {
-            eprintln!("{}", text.trim_end());
+            complain(text.trim_end());
             Ok(exit)
         }
     };
@@ -28,7 +35,9 @@ fn main() -> ExitCode {
         // Whoever reads has seen enough.
         Err(e) if e.kind() == ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(e) => {
-            eprintln!("mars-status: cannot write to standard output: {e}");
+            complain(&format!(
+                "mars-status: cannot write to standard output: {e}"
+            ));
             Exit::FAILED.into()
         }
     }
@@ -38,41 +47,110 @@ fn run(options: &Options) -> io::Result<Exit> {
     let env = match Env::from_env() {
         Ok(env) => env,
         Err(e) => {
-            eprintln!("mars-status: {e}");
-            return Ok(exit::unusable(options));
+            let code = exit::unusable(options);
+            if options.json {
+                print(json::unusable(&options.show, &e.to_string(), code)?.as_bytes())?;
+            }
+            complain(&format!("mars-status: {e}"));
+            return Ok(code);
         }
     };
     let painter = Painter::of_stdout();
-    loop {
-        let code = round(&env, options, painter)?;
-        match options.interval {
-            Some(interval) => thread::sleep(interval),
-            None => return Ok(code),
+    match options.interval {
+        Some(pause) => repeat(&env, options, painter, pause),
+        None => {
+            let round = Round::of(&env, options, painter)?;
+            print(round.out.as_bytes())?;
+            round.complain();
+            Ok(round.code)
         }
     }
 }
 
-fn round(env: &Env, options: &Options, painter: Painter) -> io::Result<Exit> {
-    let loaded = TreeDir::new(&env.dir).load();
-    for problem in &loaded.problems {
-        eprintln!("mars-status: {problem}");
+/// One round after the other; in place on a terminal.
+fn repeat(env: &Env, options: &Options, painter: Painter, time: Duration) -> io::Result<Exit> {
+    let in_place = painter.is_terminal() && !options.json;
+    let pause = Pause::new(in_place)?;
+    let mut is_first = true;
+    loop {
+        let round = Round::of(env, options, painter)?;
+        if in_place {
+            let text = round.screen(painter);
+            let frame = watch::frame(&text, watch::terminal_size(), is_first);
+            print(frame.as_bytes())?;
+        } else {
+            print(round.out.as_bytes())?;
+            round.complain();
+        }
+        is_first = match pause.wait(time)? {
+            Next::Again => false,
+            Next::Resized => true,
+            Next::End => {
+                print(watch::LEAVE.as_bytes())?;
+                return Ok(Exit::OK);
+            }
+        };
     }
-    let facts = Facts::gather(env, &loaded.tree, options);
-    let model = Model::build(&loaded.tree, &env.host, &facts, options);
-    let mut out = String::new();
-    if options.interval.is_some() && painter.is_terminal() {
-        out.push_str(&painter.fresh_screen());
-    }
-    out.push_str(&painter.paint(&render::render(&model)));
-    print(&out)?;
-    for line in render::complaints(&model) {
-        eprintln!("mars-status: {line}");
-    }
-    Ok(exit::code(&model))
 }
 
-fn print(text: &str) -> io::Result<()> {
+/// What one look at the tree came to.
+struct Round {
+    out: String,
+    complaints: Vec<String>,
+    code: Exit,
+}
+
+impl Round {
+    fn of(env: &Env, options: &Options, painter: Painter) -> io::Result<Self> {
+        let loaded = TreeDir::new(&env.dir).load();
+        let facts = Facts::gather(env, &loaded.tree, options);
+        let model = Model::build(&loaded.tree, &env.host, &facts, options);
+        let out = if options.json {
+            json::document(&model, &loaded.problems, options.interval.is_none())?
+        } else {
+            painter.paint(&render::render(&model))
+        };
+        let problems = loaded.problems.iter().map(ToString::to_string);
+        Ok(Self {
+            out,
+            complaints: problems.chain(render::complaints(&model)).collect(),
+            code: exit::code(&model),
+        })
+    }
+
+    fn complain(&self) {
+        for line in &self.complaints {
+            complain(&format!("mars-status: {line}"));
+        }
+    }
+
+    /// All of it for one screen.
+    fn screen(&self, painter: Painter) -> String {
+        let mut text = format!("{}{}", painter.note(), self.out);
+        if self.complaints.is_empty() {
+            return text;
+        }
+        if !text.trim_end_matches(' ').ends_with('\n') {
+            text.push('\n');
+        }
+        for line in self.complaints.iter().take(FRAME_COMPLAINTS) {
+            text.push_str(&format!("\rmars-status: {line}\n"));
+        }
+        let more = self.complaints.len().saturating_sub(FRAME_COMPLAINTS);
+        if more > 0 {
+            text.push_str(&format!("mars-status: and {more} more\n"));
+        }
+        text
+    }
+}
+
+fn print(text: &[u8]) -> io::Result<()> {
     let mut out = io::stdout().lock();
-    out.write_all(text.as_bytes())?;
+    out.write_all(text)?;
     out.flush()
+}
+
+/// Nobody is left to tell if this fails.
+fn complain(line: &str) {
+    let _ = writeln!(io::stderr(), "{line}");
 }

@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 
 use mars_core::status::{Alive, Context, ResourceStatus, full_rest_kib};
-use mars_core::{HostName, LinkPath, ResourceName, Tree};
+use mars_core::{HostName, LinkPath, ResourceName, Stamp, Tree};
 
 use crate::facts::{Facts, Mount};
+use crate::limits::Limits;
 use crate::options::{Options, Show};
 
 /// What is to be shown.
@@ -27,6 +28,10 @@ pub struct Model {
     pub with_history: bool,
     /// Warnings and errors, if wanted.
     pub debug: Option<Debug>,
+    /// When `--monitor` raises the alarm.
+    pub limits: Limits,
+    /// Time of looking.
+    pub now: Stamp,
 }
 
 /// Versions, and where we are.
@@ -66,6 +71,8 @@ pub struct Resource {
     pub status: ResourceStatus,
     /// Whether the device of this node is mounted.
     pub mount: Mount,
+    /// Whether that was looked at.
+    pub is_mount_known: bool,
 }
 
 /// A resource that does not exist.
@@ -113,6 +120,8 @@ impl Model {
         };
         let missing = options.resource.clone().filter(|r| !known.contains(r));
         Self {
+            limits: options.limits,
+            now: facts.now,
             show: options.show.clone(),
             header: Header::build(me, facts, options),
             daemon,
@@ -180,10 +189,10 @@ impl Resource {
     fn build(tree: &Tree, name: &ResourceName, facts: &Facts, context: &Context<'_>) -> Self {
         let status = ResourceStatus::of(tree, name, context);
         let device = tree.resource(name).device(context.me);
+        let mount = device.and_then(|d| facts.mounts.get(d).cloned());
         Self {
-            mount: device
-                .and_then(|d| facts.mounts.get(d).cloned())
-                .unwrap_or(Mount::NoDevice),
+            is_mount_known: mount.is_some(),
+            mount: mount.unwrap_or(Mount::NoDevice),
             status,
         }
     }

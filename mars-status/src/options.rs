@@ -5,34 +5,39 @@ use std::time::Duration;
 
 use clap::{CommandFactory, Parser};
 use mars_core::ResourceName;
+use mars_manual::Kind;
 
-use crate::exit::Exit;
+use crate::exit::{Exit, TABLE};
+use crate::limits::{Limit, Limits};
 
 const NO_RESOURCE: &str =
     "Syntax-Error: Option resource is missing by --cstate / --dstate / --role!";
+const NO_MONITOR: &str =
+    "error: --warn-lag, --crit-lag, --warn-behind and --crit-behind need --monitor";
 
 /// Shows the state of the resources of this node and of the nodes it shares them with.
 ///
-/// Long options may be shortened and may begin with a single dash (-monitor).
-///
-/// Exit codes: 0; not 0 without resources, without a running marsd, or for a resource that does not exist. With
-/// --monitor as Nagios has them: 0 OK (UpToDate, UpDateIng), 1 WARNING (OutDate, SwitchOff), 2 CRITICAL (InvaliDate,
-/// Failed, no marsd), 3 UNKNOWN. A resource that this node has not joined counts only if it is named by --resource.
+/// Options may be combined, shortened while that is unambiguous, written in capitals, and begin with a single dash
+/// (-monitor). Of an option given twice the last one counts.
 #[derive(Debug, Parser)]
 #[command(
     name = "mars-status",
+    version,
+    after_help = TABLE,
     disable_help_flag = true,
     disable_version_flag = true,
-    infer_long_args = true
+    infer_long_args = true,
+    args_override_self = true
 )]
-struct Args {
+pub(crate) struct Args {
     /// Only this resource
     #[arg(
         long,
         value_name = "RESOURCE",
         alias = "ressource",
         alias = "res",
-        alias = "ress"
+        alias = "ress",
+        alias = "re"
     )]
     resource: Option<ResourceName>,
     /// Show again every SECONDS, until interrupted
@@ -51,7 +56,7 @@ struct Args {
     #[arg(long)]
     monitor: bool,
     /// Only Connect or Disconnect (needs --resource)
-    #[arg(long)]
+    #[arg(long, alias = "c")]
     cstate: bool,
     /// Only UpToDate, UpDateIng, OutDate, SwitchOff, InvaliDate or Failed (needs --resource)
     #[arg(long)]
@@ -59,12 +64,30 @@ struct Args {
     /// Only Primary or Secondary (needs --resource)
     #[arg(long)]
     role: bool,
+    /// The same as one JSON object, schema 1; with --interval one line each time
+    #[arg(long)]
+    json: bool,
+    /// With --monitor: WARNING above this lag of replay (default: no limit, but OutDate from 60 s of delay on)
+    #[arg(long, value_name = "SECONDS")]
+    warn_lag: Option<u64>,
+    /// With --monitor: CRITICAL above this lag of replay (default: no limit)
+    #[arg(long, value_name = "SECONDS")]
+    crit_lag: Option<u64>,
+    /// With --monitor: WARNING above this many bytes of logs not replayed (default: no limit)
+    #[arg(long, value_name = "BYTES")]
+    warn_behind: Option<u64>,
+    /// With --monitor: CRITICAL above this many bytes of logs not replayed (default: no limit)
+    #[arg(long, value_name = "BYTES")]
+    crit_behind: Option<u64>,
     /// This text
-    #[arg(long, short, alias = "h")]
+    #[arg(long, short, alias = "h", short_alias = '?')]
     help: bool,
     /// Only the versions
     #[arg(long, short, alias = "v", visible_short_alias = 'V')]
     version: bool,
+    /// Print the manual page, or completions
+    #[arg(long, hide = true, value_name = "WHAT")]
+    generate: Option<Kind>,
 }
 
 /// What is to be shown.
@@ -102,6 +125,10 @@ pub struct Options {
     pub debug: bool,
     /// What is to be shown.
     pub show: Show,
+    /// As JSON.
+    pub json: bool,
+    /// When `--monitor` raises the alarm.
+    pub limits: Limits,
 }
 
 impl Options {
@@ -123,6 +150,8 @@ pub enum Parsed {
     Run(Options),
     /// To print this text.
     Help(String),
+    /// To print the manual page, or completions.
+    Generate(Kind),
     /// It is wrong.
     Wrong {
         /// What is wrong with it.
@@ -135,8 +164,11 @@ pub enum Parsed {
 /// Reads a command line; the first argument is the name of the program.
 pub fn parse(args: &[OsString]) -> Parsed {
     let args: Vec<OsString> = args.iter().map(long_dashes).collect();
-    let wants_monitor = args.iter().any(|a| a == "--monitor");
-    let exit = if wants_monitor {
+    let is_monitor = |arg: &OsString| {
+        let text = arg.to_str().unwrap_or_default();
+        text.len() > 2 && "--monitor".starts_with(text)
+    };
+    let exit = if args.iter().any(is_monitor) {
         Exit::UNKNOWN
     } else {
         Exit::USAGE
@@ -149,12 +181,32 @@ pub fn parse(args: &[OsString]) -> Parsed {
     if args.help {
         return Parsed::Help(Args::command().render_long_help().to_string());
     }
+    if let Some(kind) = args.generate {
+        return Parsed::Generate(kind);
+    }
+    let limits = args.limits();
+    if limits.any() && !args.monitor {
+        return wrong(NO_MONITOR.into());
+    }
+    if let Err(text) = limits.check() {
+        return wrong(format!("error: {text}"));
+    }
     let single = args.role || args.dstate || args.cstate;
-    if single && args.resource.is_none() {
+    if single && args.resource.is_none() && !args.version {
         let usage = Args::command().render_long_help();
         return wrong(format!("{NO_RESOURCE}\n\n{usage}"));
     }
     Parsed::Run(args.into())
+}
+
+impl Args {
+    fn limits(&self) -> Limits {
+        let limit = |warn, crit| Limit { warn, crit };
+        Limits {
+            lag_secs: limit(self.warn_lag, self.crit_lag),
+            behind_bytes: limit(self.warn_behind, self.crit_behind),
+        }
+    }
 }
 
 impl From<Args> for Options {
@@ -173,25 +225,30 @@ impl From<Args> for Options {
             Show::Screen
         };
         Self {
+            limits: args.limits(),
             resource: args.resource,
             interval: args.interval.map(Duration::from_secs),
             history: args.history,
             system: args.system,
             debug: args.debug,
             show,
+            json: args.json,
         }
     }
 }
 
-/// `-monitor`, and `–monitor` as it is printed in the documentation, mean `--monitor`.
+/// `-monitor`, `--MONITOR`, and `–monitor` as it is printed in the documentation, mean `--monitor`.
 fn long_dashes(arg: &OsString) -> OsString {
     let Some(text) = arg.to_str() else {
         return arg.clone();
     };
-    let is_long = |name: &str| name.len() > 1 && name.starts_with(|c: char| c.is_ascii_lowercase());
-    for dash in ["-", "\u{2013}", "\u{2014}"] {
-        if let Some(name) = text.strip_prefix(dash).filter(|name| is_long(name)) {
-            return format!("--{name}").into();
+    let is_long =
+        |name: &str| name.len() > 1 && name.starts_with(|c: char| c.is_ascii_alphabetic());
+    for dash in ["--", "-", "\u{2013}", "\u{2014}"] {
+        let name = text.strip_prefix(dash);
+        if let Some(name) = name.filter(|name| is_long(name) || dash == "--" && name.len() == 1) {
+            let (name, value) = name.split_at(name.find('=').unwrap_or(name.len()));
+            return format!("--{}{value}", name.to_ascii_lowercase()).into();
         }
     }
     arg.clone()

@@ -4,7 +4,6 @@ use console::{Style, Term};
 
 use crate::render::{Ink, Piece};
 
-const CLEAR: &str = "\x1b[H\x1b[2J";
 const NOTE: &str = "\nNOTE !!!\n********\n\
     The author does not guarantee this development-test-alpha-pre-beta-version, it is untested and certainly not fully \
     functional. Use at your own risk ;)\n\n";
@@ -21,7 +20,7 @@ impl Painter {
     pub fn of_stdout() -> Self {
         let term = Term::stdout();
         Self {
-            is_terminal: term.features().is_attended(),
+            is_terminal: term.features().is_attended() && !is_dumb(),
             colours: term.features().colors_supported(),
         }
     }
@@ -40,8 +39,8 @@ impl Painter {
     }
 
     /// What a screen that is shown again and again begins with.
-    pub fn fresh_screen(self) -> String {
-        format!("{CLEAR}{NOTE}")
+    pub const fn note(self) -> &'static str {
+        NOTE
     }
 
     /// The text of the pieces.
@@ -56,6 +55,11 @@ impl Painter {
             })
             .collect()
     }
+}
+
+/// Whether the terminal knows no commands at all.
+fn is_dumb() -> bool {
+    std::env::var_os("TERM").is_none_or(|term| term.is_empty() || term == "dumb")
 }
 
 fn style(ink: Ink) -> Style {

@@ -9,11 +9,11 @@ use support::Node;
 fn warnings_and_errors_are_shown_behind_the_resources() {
     let node = Node::steady();
     node.write_run(
-        "warnings",
+        "sys/warnings",
         "1348837020.123456789 MARS_WARN    net f.rs 520 recv(): got EOF\n",
     );
     node.write_run(
-        "errors",
+        "sys/errors",
         "1348828095.000000001 MARS_ERROR   main g.rs 357 stat(): cannot stat '/mars/r'\n",
     );
     let ran = node.run(&["--debug"]);

@@ -71,7 +71,7 @@ fn note_and_cleared_screen_come_on_a_terminal_only() {
     let mut command = node.command("script", &["-qec", &line, "/dev/null"]);
     let out = command.env("TERM", "xterm").output().unwrap();
     let text = String::from_utf8(out.stdout).unwrap();
-    assert!(text.starts_with("\x1b[H\x1b[2J"), "{text:?}");
+    assert!(text.starts_with("\x1b[?2026h\x1b[H\x1b[2J"), "{text:?}");
     assert!(
         text.contains("NOTE !!!\r\n********\r\nThe author does not guarantee"),
         "{text:?}"

@@ -8,10 +8,10 @@ use support::*;
 #[test]
 fn parameters_are_shown_with_limit_and_current_value() {
     let node = Node::steady();
-    node.write_run("params/loadavg_limit", "5\n");
-    node.write_run("params/network_traffic_limit_kb", "1000\n");
-    node.write_run("params/network_traffic_rate_kb", "17\n");
-    node.write_run("params/percent_mem_limit_kb", "garbage\n");
+    node.write_run("sys/loadavg_limit", "5\n");
+    node.write_run("sys/network_traffic_limit_kb", "1000\n");
+    node.write_run("sys/network_traffic_rate_kb", "17\n");
+    node.write_run("sys/percent_mem_limit_kb", "garbage\n");
     let ran = node.run(&["--system"]);
     assert_eq!(ran.code, Some(0), "{ran:?}");
     for wanted in [

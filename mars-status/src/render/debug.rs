@@ -3,6 +3,7 @@
 use chrono::{DateTime, Local, TimeZone};
 
 use super::Screen;
+use super::units::plain;
 use crate::model::Debug;
 
 const LEVELS: [&str; 4] = ["MARS_FATAL", "MARS_ERROR", "MARS_WARN", "MARS_INFO"];
@@ -17,7 +18,7 @@ pub(super) fn render(screen: &mut Screen, debug: &Debug) {
         }
         screen.red(title);
         for line in lines {
-            screen.faint(format!("\t{}\n", format_message(line, &Local)));
+            screen.faint(format!("\t{}\n", plain(&format_message(line, &Local))));
         }
     }
 }

@@ -2,13 +2,16 @@
 
 use mars_core::status::NodeStatus;
 
-use super::Screen;
+use super::{Screen, summary};
 use crate::model::Model;
 use crate::options::Show;
 
 /// Prints the wanted ones of role, state and connection of each resource.
 pub(super) fn render(screen: &mut Screen, model: &Model, [role, dstate, cstate]: [bool; 3]) {
     let monitor = matches!(model.show, Show::Lines { monitor: true, .. });
+    if monitor && model.limits.any() {
+        summary::render(screen, model);
+    }
     for resource in &model.resources {
         let Some(node) = resource.status.local() else {
             continue;

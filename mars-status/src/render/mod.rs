@@ -6,6 +6,7 @@ mod history;
 mod lines;
 mod node;
 mod resource;
+mod summary;
 mod system;
 mod units;
 

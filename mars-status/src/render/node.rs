@@ -3,7 +3,7 @@
 use mars_core::link::Switch;
 use mars_core::status::{Alive, Code, Copy, Member, NodeStatus, Replay, ReplayStatus, SyncStatus};
 
-use super::units::{gb, gb_signed, percent_tail, rate_mb, tb};
+use super::units::{gb, gb_signed, percent_tail, plain, rate_mb, tb};
 use super::{Ink, Screen, lines};
 use crate::facts::Mount;
 use crate::model::Resource;
@@ -54,10 +54,10 @@ fn devices(screen: &mut Screen, resource: &Resource, node: &NodeStatus, member: 
     screen.faint(format!(
         "\tDevices : Disk-Device {}, used as Mars-Device /dev/mars/{}",
         match &member.disk {
-            Some(disk) => disk.clone(),
+            Some(disk) => plain(disk),
             None => format!("(a file on {})", node.host),
         },
-        member.device
+        plain(&member.device)
     ));
     let size = resource.status.size_bytes;
     if member.act_size_bytes == size {
@@ -73,7 +73,7 @@ fn devices(screen: &mut Screen, resource: &Resource, node: &NodeStatus, member: 
         return screen.faint("\n");
     }
     match &resource.mount {
-        Mount::At(dir) => screen.faint(format!(" and mountet as {dir}\n")),
+        Mount::At(dir) => screen.faint(format!(" and mountet as {}\n", plain(dir))),
         Mount::NotMounted => screen.red("\n\t\t---> TODO: enable to mount\n"),
         Mount::NoDevice => screen
             .red("\n\t\t---> HINT: unable to mount, Device is Secondary or mars is starting\n"),
@@ -209,7 +209,7 @@ fn actual(screen: &mut Screen, member: &Member) {
     };
     screen.faint(format!("\tActual  : {text}\n"));
     if let Some(error) = &member.error {
-        screen.red(format!("\t\t---> TODO: {error}\n"));
+        screen.red(format!("\t\t---> TODO: {}\n", plain(error)));
     }
 }
 

@@ -65,7 +65,9 @@ pub(super) fn render(screen: &mut Screen, model: &Model, system: &System) {
     for (title, name, unit, current, current_unit) in LINES {
         screen.put(Ink::Bold, format!("-> {title}: "));
         match system.parameters.get(name).map(String::as_str) {
-            Some(value) if is_set(value) => screen.red(format!("is set to {value} {unit}")),
+            Some(value) if is_set(value) => {
+                screen.red(format!("is set to {} {unit}", value.trim()));
+            }
             _ => screen.faint("is unset, used full speed"),
         }
         if let Some(value) = current_value(system, current) {
@@ -102,7 +104,10 @@ fn render_space(screen: &mut Screen, model: &Model, system: &System) {
 
 /// A limit below 1 is none.
 fn is_set(value: &str) -> bool {
-    value.trim().parse::<f64>().is_ok_and(|v| v >= 1.0)
+    value
+        .trim()
+        .parse::<f64>()
+        .is_ok_and(|v| v.is_finite() && v >= 1.0)
 }
 
 fn current_value(system: &System, name: &str) -> Option<String> {
@@ -111,5 +116,8 @@ fn current_value(system: &System, name: &str) -> Option<String> {
         return Some(kib_as_mb(kib)).filter(|v| v != "0.00");
     }
     let value = system.parameters.get(name)?.trim();
-    (!value.is_empty() && value != "0").then(|| value.to_string())
+    let is_shown = value
+        .parse::<f64>()
+        .is_ok_and(|v| v.is_finite() && v != 0.0);
+    is_shown.then(|| value.to_string())
 }

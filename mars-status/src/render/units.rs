@@ -36,6 +36,19 @@ pub(super) fn kib_as_mb(kib: i64) -> String {
     format!("{:.2}", kib as f64 / 1024.0)
 }
 
+/// Foreign text on one line of its own: what would move a cursor is written out.
+pub(super) fn plain(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_control() && c != '\t' {
+            out.extend(c.escape_default());
+        } else {
+            out.push(c);
+        }
+    }
+    out
+}
+
 /// What stands behind a percentage: the sign, and the rate if there is one.
 pub(super) fn percent_tail(rate: i64) -> String {
     match rate_mb(rate) {
@@ -54,6 +67,11 @@ mod tests {
         assert_eq!(gb(94_097_408), "0.088");
         assert_eq!(rate_mb(-621_522_453).as_deref(), Some("-592.73"));
         assert_eq!(kib_as_mb(33_991_936), "33195.25");
+    }
+
+    #[test]
+    fn foreign_text_moves_no_cursor() {
+        assert_eq!(plain("a\x1b[2Jb\nc\u{9b}d é"), "a\\u{1b}[2Jb\\nc\\u{9b}d é");
     }
 
     #[test]
