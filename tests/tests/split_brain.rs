@@ -1,0 +1,75 @@
+//! Both sides of a partition become primary: it is shown, nothing is overwritten, and invalidate repairs it.
+
+use mars_tests::oracle::same_disks;
+use mars_tests::setup::{DEVICE, DISK, PAIR, RESOURCE};
+use mars_tests::{Node, Result, scenario};
+
+/// Blocks per load; each has a region of its own.
+const BLOCKS: u64 = 1024;
+
+fn write(node: &Node, seed: u64) -> Result {
+    node.run(&format!(
+        "mars-node load {DEVICE} {seed} {} {BLOCKS} 700 50",
+        seed * BLOCKS
+    ))
+    .map(drop)
+}
+
+fn stands_at(node: &Node, path: &str, seed: u64) -> Result<String> {
+    Ok(node
+        .run(&format!(
+            "mars-node state {path} {seed} {} {BLOCKS}",
+            seed * BLOCKS
+        ))?
+        .trim()
+        .to_owned())
+}
+
+#[test]
+fn a_split_brain_is_shown_and_repaired_by_decision() -> Result {
+    scenario(&PAIR, |cluster| {
+        cluster.replicate(32 << 20)?;
+        let (a, b) = (&cluster[0], &cluster[1]);
+        write(a, 1)?;
+        cluster.wait_caught_up(RESOURCE, a, b, 60)?;
+        cluster.cut(a, b)?;
+        // Without --force nobody becomes primary behind the other's back.
+        b.try_run(&format!("marsadm --timeout 3 primary {RESOURCE}"))?
+            .refused()?;
+        b.run(&format!("marsadm --force primary {RESOURCE}"))?;
+        cluster.wait_device(b)?;
+        write(a, 2)?;
+        write(b, 3)?;
+        cluster.heal(a, b)?;
+
+        cluster.wait("the newer decision has reached the other node", 60, || {
+            a.link_is(&format!("resource-{RESOURCE}/primary"), b.name())
+        })?;
+        cluster.wait("the loser stops once its device is closed", 60, || {
+            !a.serves(RESOURCE)
+        })?;
+        cluster.wait("the split brain is shown", 60, || {
+            a.try_run("mars-status --history")
+                .is_ok_and(|o| o.text.contains("SPLIT-BRAIN") || o.text.contains("split brain"))
+                || [a, b].iter().any(|n| {
+                    n.actual(RESOURCE, "error")
+                        .is_some_and(|e| e.contains("split brain"))
+                })
+        })?;
+        // Both histories are still there.
+        assert_eq!(stands_at(a, DISK, 2)?, "700");
+        assert_eq!(stands_at(b, DEVICE, 3)?, "700");
+        write(b, 4)?;
+
+        a.run(&format!("marsadm invalidate {RESOURCE}"))?;
+        cluster.wait_caught_up(RESOURCE, b, a, 120)?;
+        same_disks(a, b, DISK)?;
+        assert_eq!(stands_at(a, DISK, 4)?, "700");
+        // And the role may move again.
+        cluster.hand_over(b, a)?;
+        assert_eq!(stands_at(a, DEVICE, 4)?, "700");
+        write(a, 5)?;
+        cluster.wait_caught_up(RESOURCE, a, b, 60)?;
+        same_disks(a, b, DISK)
+    })
+}
