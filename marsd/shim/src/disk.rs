@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use crate::error::ShimError;
 
 /// How long to wait for a predecessor's last I/O to end.
-const CLAIM_WAIT: Duration = Duration::from_secs(10);
+const CLAIM_WAIT: Duration = Duration::from_secs(5);
 
 /// The disk of a resource.
 #[derive(Debug)]

@@ -14,8 +14,9 @@ use crate::disk::Disk;
 use crate::engine::{Command, EngineHandle, Reply};
 use crate::error::ShimError;
 use crate::fuse_mount;
-use crate::log_file::open_log;
+use crate::log_file::{OpenedLog, open_log};
 use crate::loop_device::{LoopDevice, release_stale};
+use crate::passed::{load_passed, prepare_passed};
 use crate::users::find_users;
 
 /// Interval in which status is sent while a verb is carried out.
@@ -231,7 +232,8 @@ impl Service {
     fn log(&mut self, name: &LogName, pos: u64, tick: Tick<'_>) -> Result<(), ShimError> {
         let attached = self.need_attached()?;
         let snapshot = attached.engine.snapshot();
-        let path = Path::new(&attached.args.log_dir).join(name.to_string());
+        let dir = Path::new(&attached.args.log_dir);
+        let path = dir.join(name.to_string());
         let state = snapshot.state;
         if state == ShimState::Logging {
             self.check_next(name, pos, &snapshot.logs)?;
@@ -240,23 +242,31 @@ impl Service {
                 "logging cannot begin in state {state:?}"
             )));
         }
-        let log = open_log(&path, pos, snapshot.size_bytes)?;
-        if state != ShimState::Attached && log.end != pos {
-            return Err(ShimError::Invalid(format!(
-                "{} has records behind byte {pos}, a new log must have none",
-                path.display()
-            )));
-        }
-        let name = name.clone();
         if state == ShimState::Logging {
+            let log = open_new(&path, snapshot.size_bytes)?;
+            let name = name.clone();
             return self.command(tick, |reply| Command::Switch { name, log, reply });
         }
-        self.command(tick, |reply| Command::StartLog {
-            name,
-            log,
-            pos,
-            reply,
-        })?;
+        prepare_passed(dir)?;
+        if state != ShimState::Attached {
+            let log = open_new(&path, snapshot.size_bytes)?;
+            let logs = vec![(name.clone(), log)];
+            return self.command(tick, |reply| Command::StartLog {
+                logs,
+                pos: 0,
+                reply,
+            });
+        }
+        let mark = load_passed(dir, name)?;
+        let (name, pos) = mark.as_ref().map_or((name, pos), |(log, end)| (log, *end));
+        let logs = open_chain(dir, name, pos, snapshot.size_bytes)?;
+        self.command(tick, |reply| Command::StartLog { logs, pos, reply })?;
+        if mark.is_some() {
+            tracing::warn!(
+                "writes behind {name} byte {pos} are in no log: passing through until a new log is begun"
+            );
+            self.command(tick, |reply| Command::PassThrough { reply })?;
+        }
         self.serve(tick)
     }
 
@@ -421,6 +431,44 @@ impl Service {
             users.push("an unknown process".into());
         }
         Err(busy(&users))
+    }
+}
+
+/// Opens a log that must not have records yet.
+fn open_new(path: &Path, size_bytes: u64) -> Result<OpenedLog, ShimError> {
+    let log = open_log(path, 0, size_bytes)?;
+    if log.end != 0 {
+        return Err(ShimError::Invalid(format!(
+            "{} has {} bytes of records, the next log must be new",
+            path.display(),
+            log.end
+        )));
+    }
+    Ok(log)
+}
+
+/// Opens `name`, and the next ones that have records: after a death around a switch two logs hold what the disk does
+/// not have.
+fn open_chain(
+    dir: &Path,
+    name: &LogName,
+    pos: u64,
+    size_bytes: u64,
+) -> Result<Vec<(LogName, OpenedLog)>, ShimError> {
+    let log = open_log(&dir.join(name.to_string()), pos, size_bytes)?;
+    let mut logs = vec![(name.clone(), log)];
+    let mut next = LogName::new(name.seq + 1, &name.host);
+    loop {
+        let path = dir.join(next.to_string());
+        if std::fs::metadata(&path).map_or(0, |m| m.len()) == 0 {
+            return Ok(logs);
+        }
+        let log = open_log(&path, 0, size_bytes)?;
+        if log.end == 0 {
+            return Ok(logs);
+        }
+        logs.push((next.clone(), log));
+        next.seq += 1;
     }
 }
 

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use common::blocks::{Random, assert_same, content, open_direct, random_write, write_at};
 use common::replay::replay;
 use common::{MIB, Rig, run, wait_for};
-use mars_core::control::{Refusal, Resume, ShimState};
+use mars_core::control::{Refusal, Resume, ShimState, Verb};
 
 /// What the successor starts from: log and position as the last status told them.
 fn position(rig: &Rig) -> (u64, u64) {
@@ -165,4 +165,78 @@ fn a_resume_without_its_device_is_refused() {
     rig.log(1, 0).unwrap();
     assert_eq!(content(&rig.device(), 512), [1; 512]);
     rig.stop();
+}
+
+/// Kills around a switch: the old log is not yet written back, the new one has records.
+#[test]
+fn two_logs_are_brought_back_after_a_kill_at_a_switch() {
+    let mut rig = Rig::serving(32 * MIB);
+    let mut model = vec![0; 32 << 20];
+    let mut random = Random(21);
+    let file = open_direct(&rig.device());
+    let mut seq = 1;
+    let mut both = 0;
+    for _ in 0..8 {
+        for _ in 0..30 {
+            random_write(&file, &mut model, &mut random);
+        }
+        rig.log(seq + 1, 0).unwrap();
+        for _ in 0..5 {
+            random_write(&file, &mut model, &mut random);
+        }
+        let status = rig.status();
+        both += u32::from(!status.logs[0].complete);
+        rig.kill();
+        succeed(&mut rig);
+        seq += 1;
+        let status = rig.status();
+        assert_eq!(status.logs.last().unwrap().log.seq, seq);
+        assert_same(&content(&rig.device(), rig.size), &model, "device");
+        rig.wait_status("one log", |s| {
+            s.logs.iter().filter(|l| !l.complete).count() == 1
+        });
+    }
+    assert!(both > 0, "no kill hit two open logs");
+    drop(file);
+    rig.stop();
+    assert_same(&content(&rig.path("disk"), rig.size), &model, "disk");
+    let mut image = vec![0; model.len()];
+    for seq in 1..=seq {
+        replay(&rig.log_path(seq), 0, &mut image);
+    }
+    assert_same(&image, &model, "replay of all logs");
+}
+
+#[test]
+fn a_log_is_not_applied_over_what_passed_it_by() {
+    let mut rig = Rig::serving(8 * MIB);
+    let mut model = vec![0; 8 << 20];
+    let mut random = Random(31);
+    let file = open_direct(&rig.device());
+    for _ in 0..100 {
+        random_write(&file, &mut model, &mut random);
+    }
+    let status = rig.send(Verb::PassThrough { on: true }, None).unwrap();
+    let end = status.logs[0].logged;
+    for _ in 0..100 {
+        random_write(&file, &mut model, &mut random);
+    }
+    rig.kill();
+    // A marsd that has missed the pass-through begins where the log did.
+    let held = rig.held.take();
+    rig.start();
+    rig.attach(held).unwrap();
+    let status = rig.log(1, 0).unwrap();
+    assert_eq!(status.state, ShimState::PassThrough);
+    assert_eq!(
+        (status.logs[0].written_back, status.logs[0].logged),
+        (end, end)
+    );
+    assert_same(&content(&rig.device(), rig.size), &model, "device");
+    let status = rig.log(2, 0).unwrap();
+    assert_eq!(status.state, ShimState::Logging);
+    random_write(&file, &mut model, &mut random);
+    drop(file);
+    rig.stop();
+    assert_same(&content(&rig.path("disk"), rig.size), &model, "disk");
 }

@@ -33,11 +33,9 @@ pub enum Command {
     },
     /// First log, or the first after pass-through; answered when its records are in the map.
     StartLog {
-        /// Its name.
-        name: LogName,
-        /// The file.
-        log: OpenedLog,
-        /// Written-back position.
+        /// The log, and newer ones that have records already; the last one is gone on with.
+        logs: Vec<(LogName, OpenedLog)>,
+        /// Written-back position in the first one.
         pos: u64,
         /// Answer.
         reply: Reply,
@@ -77,6 +75,11 @@ pub enum Command {
     Trimmed {
         /// Base of the log in the stream.
         base: u64,
+        /// Error.
+        result: Result<(), ShimError>,
+    },
+    /// The mark of pass-through is stored.
+    Marked {
         /// Error.
         result: Result<(), ShimError>,
     },
@@ -280,12 +283,7 @@ impl super::Engine {
     fn take(&mut self, command: Command) {
         match command {
             Command::Fuse { fd, resend, reply } => self.serve_fuse(fd, resend, reply),
-            Command::StartLog {
-                name,
-                log,
-                pos,
-                reply,
-            } => self.start_log(name, log, pos, reply),
+            Command::StartLog { logs, pos, reply } => self.start_log(logs, pos, reply),
             Command::Switch { name, log, reply } => self.switch_log(name, log, reply),
             Command::PassThrough { reply } => self.begin_pass_through(reply),
             Command::SetSize { size_bytes, reply } => {
@@ -295,6 +293,7 @@ impl super::Engine {
             Command::Drain { reply } => self.begin_drain(reply),
             Command::Refresh { reply } => self.answer(&reply, Ok(())),
             Command::Trimmed { base, result } => self.trimmed(base, result),
+            Command::Marked { result } => self.drain_marked(result),
             Command::Exit => self.running = false,
         }
     }

@@ -36,6 +36,7 @@ impl Engine {
             fd,
             readable: true,
             ready: None,
+            gone: false,
         };
         if resend {
             self.shared.set_resendable();
@@ -48,7 +49,7 @@ impl Engine {
     }
 
     pub(super) fn fuse_ready(&mut self, more: bool) {
-        if let Some(fuse) = &mut self.fuse {
+        if let Some(fuse) = self.fuse.as_mut().filter(|f| !f.gone) {
             fuse.readable = true;
             if !more {
                 self.ring.poll(Op::FusePoll, fuse.fd.as_raw_fd());
@@ -92,9 +93,10 @@ impl Engine {
                 }
                 Err(Errno::EINTR | Errno::ENOENT) => {}
                 Err(e) => {
-                    // ENODEV: unmounted. The poll has ended or ends with it.
-                    tracing::info!("/dev/fuse: {e}");
+                    // Unmounted at the end, or aborted by somebody.
+                    tracing::warn!("the FUSE connection has ended: {e}");
                     fuse.readable = false;
+                    fuse.gone = true;
                     return;
                 }
             }

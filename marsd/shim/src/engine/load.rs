@@ -1,5 +1,7 @@
 //! Takes the records of a log that may be newer than the disk into the map, before requests are served.
 
+use std::collections::VecDeque;
+
 use mars_core::LogName;
 use mars_core::log_format::CODE_NEW_DATA;
 
@@ -7,55 +9,62 @@ use super::{Engine, Mode, Reply};
 use crate::error::ShimError;
 use crate::log_file::{LogReader, OpenedLog, stamp_of};
 use crate::map::{PAGE, split_pages};
+use crate::stage::LOG_ALIGN;
 
 /// Records taken at once.
 const AT_ONCE: usize = 1024;
 /// Slots that a record may need.
 const SLOTS: usize = 3;
 
-/// A log being loaded.
+/// Logs being loaded.
 #[derive(Debug)]
 pub(super) struct Loader {
-    reader: LogReader,
-    /// Stream position of the first byte of the log.
-    base: u64,
+    /// For each log: its reader, and the stream position of its first byte.
+    readers: VecDeque<(LogReader, u64)>,
     reply: Reply,
-    begun: bool,
 }
 
 impl Engine {
-    /// Takes the order to log to `log`; its records from `pos` on are newer than the disk.
-    pub(super) fn start_log(&mut self, name: LogName, log: OpenedLog, pos: u64, reply: Reply) {
+    /// Takes the order to log to the last one of `logs`; the records of the first one from `pos` on, and those of
+    /// the others, are newer than the disk.
+    pub(super) fn start_log(&mut self, logs: Vec<(LogName, OpenedLog)>, pos: u64, reply: Reply) {
         if !matches!(self.mode, Mode::Idle | Mode::PassThrough) || self.drain.is_some() {
             return self.refuse(&reply, "starting a log");
         }
-        let base = self.log.staged;
-        let made = LogReader::new(&log.file, &log.path, pos, log.end).and_then(|reader| {
-            let from = log.end - log.end % 4096;
-            let mut tail = LogReader::new(&log.file, &log.path, from, log.end)?;
-            Ok((reader, tail.bytes_to_end()?))
-        });
-        let (reader, tail) = match made {
-            Ok(made) => made,
-            Err(e) => return self.answer(&reply, Err(e)),
+        let mut readers = VecDeque::new();
+        let (mut base, mut from) = (self.log.staged, pos);
+        for (_, log) in &logs {
+            match LogReader::new(&log.file, &log.path, from, log.end) {
+                Ok(reader) => readers.push_back((reader, base)),
+                Err(e) => return self.answer(&reply, Err(e)),
+            }
+            base += log.end;
+            from = 0;
+        }
+        let tail = match logs.last().map(|(_, log)| tail_of(log)) {
+            Some(Ok(tail)) => tail,
+            Some(Err(e)) => return self.answer(&reply, Err(e)),
+            None => return self.refuse(&reply, "starting no log"),
         };
-        let (end, stamp) = (log.end, log.stamp);
+        let begin = self.log.staged;
         self.log.logs.clear();
-        self.log.open(name, log, base, &tail);
-        self.log.staged = base + pos;
+        for (name, log) in logs {
+            self.log.close();
+            self.log.last_stamp = log.stamp;
+            let base = self.log.staged;
+            self.log.open(name, log, base, &tail);
+        }
+        let stamp = self.log.logs[0].span.last_stamp;
         self.log.last_stamp = stamp;
+        let end = self.log.staged;
+        self.log.staged = begin + pos;
         let marks = &mut self.log.marks;
-        marks.logged = base + end;
-        marks.durable = base + end;
-        marks.written_back = base + pos;
+        marks.logged = end;
+        marks.durable = end;
+        marks.written_back = begin + pos;
         marks.written_back_stamp = stamp;
         self.error = None;
-        self.mode = Mode::Loading(Box::new(Loader {
-            reader,
-            base,
-            reply,
-            begun: false,
-        }));
+        self.mode = Mode::Loading(Box::new(Loader { readers, reply }));
     }
 
     /// Whether loading can go on now.
@@ -71,14 +80,10 @@ impl Engine {
         let Mode::Loading(mut loader) = std::mem::replace(&mut self.mode, Mode::Idle) else {
             return;
         };
-        loader.begun = true;
         match self.load_some(&mut loader) {
             Ok(false) => self.mode = Mode::Loading(loader),
             Ok(true) => {
                 self.log.clock.observe(self.log.last_stamp);
-                if let Some(log) = self.log.logs.last_mut() {
-                    log.span.last_stamp = self.log.last_stamp;
-                }
                 self.mode = Mode::Logging;
                 self.update_written_back();
                 self.answer(&loader.reply, Ok(()));
@@ -100,14 +105,16 @@ impl Engine {
                 self.starved = true;
                 return Ok(false);
             }
-            let at = loader.reader.position();
-            let Some((record, payload)) = loader.reader.next_record()? else {
+            let Some((reader, base)) = loader.readers.front_mut() else {
                 return Ok(true);
             };
-            let (start, end) = (
-                loader.base + at,
-                loader.base + at + record.total_len() as u64,
-            );
+            let at = *base + reader.position();
+            let Some((record, payload)) = reader.next_record()? else {
+                self.loaded_one(at);
+                loader.readers.pop_front();
+                continue;
+            };
+            let (start, end) = (at, at + record.total_len() as u64);
             if record.code == CODE_NEW_DATA {
                 let before = self.log.last_stamp;
                 for (page, mask, range) in split_pages(record.pos, u64::from(record.len)) {
@@ -129,4 +136,19 @@ impl Engine {
         }
         Ok(false)
     }
+
+    /// All of the log that ends at stream position `end` is in the map.
+    fn loaded_one(&mut self, end: u64) {
+        let stamp = self.log.last_stamp;
+        let log = self.log.logs.iter_mut().find(|l| l.span.end == Some(end));
+        if let Some(log) = log {
+            log.span.last_stamp = stamp;
+        }
+    }
+}
+
+/// The bytes of the partial block at the end of a log.
+fn tail_of(log: &OpenedLog) -> Result<Vec<u8>, ShimError> {
+    let from = log.end - log.end % LOG_ALIGN;
+    LogReader::new(&log.file, &log.path, from, log.end)?.bytes_to_end()
 }

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use mars_core::{Lamport, LogName, Stamp};
 use nix::errno::Errno;
 
-use super::worker::Trim;
+use super::worker::Job;
 use super::{Engine, Mode, Op, Reply};
 use crate::error::ShimError;
 use crate::log_file::OpenedLog;
@@ -193,6 +193,15 @@ impl LogState {
         self.average_batch = 0;
     }
 
+    /// Closes the newest log at its end, which a newer one follows.
+    pub(super) fn close(&mut self) {
+        let base = self.staged;
+        if let Some(old) = self.logs.last_mut() {
+            old.span.end = Some(base);
+            old.span.last_stamp = self.last_stamp;
+        }
+    }
+
     /// Gives up what was not logged: it is in the map.
     pub(super) fn give_up(&mut self) {
         self.broken = true;
@@ -209,7 +218,8 @@ impl Engine {
         if self.log.batch.is_none() && !self.log.stage.is_empty() {
             self.submit_batch();
         }
-        if self.log.batch.is_none() && self.log.stage.is_empty() && self.log.zeroing.is_none() {
+        // The new log gets no record before the old one is on stable storage.
+        if self.log.switching() && self.log.quiet() {
             self.do_switch();
         }
         self.write_zeroes_ahead();
@@ -348,10 +358,7 @@ impl Engine {
         let log = &mut self.log;
         let base = log.staged;
         log.logs.retain(|l| !l.span.complete);
-        if let Some(old) = log.logs.last_mut() {
-            old.span.end = Some(base);
-            old.span.last_stamp = log.last_stamp;
-        }
+        log.close();
         log.open(switch.name, switch.log, base, &[]);
         self.answer(&switch.reply, Ok(()));
     }
@@ -412,7 +419,7 @@ impl Engine {
             return;
         };
         log.trimming = true;
-        self.worker.trim(Trim {
+        self.worker.add(Job::Trim {
             file,
             path: log.path.clone(),
             len: log.span.local(logged),
@@ -464,7 +471,7 @@ mod tests {
     fn zeroes_ahead_follow_the_speed() {
         let now = Instant::now();
         let earlier = now.checked_sub(Duration::from_secs(1)).unwrap();
-        let step = |bytes| zero_step(Some((earlier, 1000)), now, 1000 + bytes);
+        let step = |bytes: u64| zero_step(Some((earlier, 1000)), now, 1000 + bytes);
         assert_eq!(zero_step(None, now, 0), 512 * 1024);
         assert_eq!(step(0), 512 * 1024);
         assert_eq!(step(8 << 20), 2 << 20);

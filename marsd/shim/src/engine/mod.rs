@@ -69,6 +69,8 @@ struct Fuse {
     readable: bool,
     /// Waits for INIT.
     ready: Option<Reply>,
+    /// The connection was ended.
+    gone: bool,
 }
 
 /// The data path; see the module.
@@ -244,6 +246,9 @@ impl Engine {
 
     /// The disk does not take what it must take: no request can be answered honestly any more.
     fn disk_failed(&mut self, operation: &'static str, errno: i32) {
+        if matches!(self.mode, Mode::Failed) {
+            return;
+        }
         let cause = std::io::Error::from_raw_os_error(errno);
         let text = format!("{operation} {}: {cause}", self.disk.path.display());
         tracing::error!("{text}; the device answers with I/O errors, the data is kept in the log");

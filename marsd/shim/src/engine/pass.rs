@@ -1,8 +1,11 @@
 //! Pass-through and the way there: the map is drained, then writes go straight to the disk.
 
+use std::path::Path;
+
 use super::read::Job;
 use super::write::PendingWrite;
 use super::{Engine, Mode, Op, Reply};
+use crate::error::ShimError;
 
 /// Zeroes written at once in bytes.
 const ZERO_STEP: u64 = 1 << 20;
@@ -110,9 +113,6 @@ impl Engine {
         if drain.trims.is_some() || !self.drained() {
             return;
         }
-        if self.log.broken {
-            self.answer_from_disk();
-        }
         if !matches!(self.mode, Mode::Failed) {
             self.update_written_back();
         }
@@ -123,7 +123,7 @@ impl Engine {
             drain.trims = Some(u32::try_from(open.len()).unwrap_or(0));
         }
         if open.is_empty() {
-            return self.drain_done();
+            return self.mark_passed();
         }
         for index in open {
             self.trim(index);
@@ -160,8 +160,31 @@ impl Engine {
             _ => return,
         };
         if left == 0 {
-            self.drain_done();
+            self.mark_passed();
         }
+    }
+
+    /// Before the first write that is in no log: the logs must not be applied again.
+    fn mark_passed(&mut self) {
+        let passing = self.drain.as_ref().is_some_and(|d| d.pass_through);
+        let newest = self.log.logs.last().filter(|_| passing);
+        let (Some(log), false) = (newest, matches!(self.mode, Mode::Failed)) else {
+            return self.drain_done();
+        };
+        self.worker.add(super::worker::Job::Mark {
+            dir: log.path.parent().unwrap_or(Path::new(".")).into(),
+            log: log.span.name.clone(),
+            end: log.span.local(self.log.marks.logged),
+        });
+    }
+
+    pub(super) fn drain_marked(&mut self, result: Result<(), ShimError>) {
+        if let Err(e) = result {
+            // Writers cannot be held up for ever: marsd, too, is told the position.
+            tracing::error!("{e}; if this node dies now, the log must not be replayed");
+            self.error.get_or_insert(e.to_string());
+        }
+        self.drain_done();
     }
 
     fn drain_done(&mut self) {
@@ -169,6 +192,9 @@ impl Engine {
             return;
         };
         let whole = !matches!(self.mode, Mode::Failed);
+        if whole && self.log.broken {
+            self.answer_from_disk();
+        }
         if whole {
             let end = if self.log.broken {
                 self.log.marks.durable
@@ -211,6 +237,7 @@ impl Engine {
             unique: write.unique,
             buffer,
             len,
+            left: len as u64,
             parts: 1,
             errno: 0,
             write: true,

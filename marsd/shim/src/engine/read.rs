@@ -24,6 +24,8 @@ pub(super) struct Job {
     pub(super) unique: u64,
     pub(super) buffer: Buffer,
     pub(super) len: usize,
+    /// Bytes that the disk has still to move.
+    pub(super) left: u64,
     /// Operations in flight.
     pub(super) parts: u32,
     /// First error.
@@ -51,15 +53,21 @@ impl JobTable {
     }
 
     /// Notes that one operation of a job has ended; gives the job back after its last one.
-    fn done(&mut self, number: u32, errno: i32) -> Option<Job> {
+    fn done(&mut self, number: u32, result: i32) -> Option<Job> {
         let place = self.jobs.get_mut(number as usize)?;
         let job = place.as_mut()?;
-        if job.errno == 0 {
-            job.errno = errno;
+        match u64::try_from(result) {
+            Ok(moved) => job.left = job.left.saturating_sub(moved),
+            Err(_) if job.errno == 0 => job.errno = -result,
+            Err(_) => {}
         }
         job.parts -= 1;
         if job.parts > 0 {
             return None;
+        }
+        if job.errno == 0 && job.left > 0 {
+            // The disk is as large as the device: a short transfer is an error.
+            job.errno = libc::EIO;
         }
         self.free.push(number);
         place.take()
@@ -114,11 +122,13 @@ impl Engine {
             return false;
         };
         let base = buffer.offset;
-        let parts = runs.iter().filter(|r| r.source == Source::Disk).count();
+        let on_disk = runs.iter().filter(|r| r.source == Source::Disk);
+        let parts = on_disk.clone().count();
         let number = self.jobs.insert(Job {
             unique: request.unique,
             buffer,
             len,
+            left: on_disk.map(|r| r.len).sum(),
             // One more, so that it is not done before all parts have begun.
             parts: u32::try_from(parts).unwrap_or(0) + 1,
             errno: 0,
@@ -148,18 +158,17 @@ impl Engine {
         true
     }
 
-    /// An operation of a job has ended. A short transfer is an error: the disk is as large as the device.
+    /// An operation of a job has ended.
     pub(super) fn job_done(&mut self, number: u32, result: i32) {
-        let errno = if result < 0 { -result } else { 0 };
         if self.jobs.is_write(number) {
             self.pass.in_flight -= 1;
             self.pass.done += 1;
         }
-        self.finish_part(number, errno);
+        self.finish_part(number, result);
     }
 
-    fn finish_part(&mut self, number: u32, errno: i32) {
-        let Some(job) = self.jobs.done(number, errno) else {
+    fn finish_part(&mut self, number: u32, result: i32) {
+        let Some(job) = self.jobs.done(number, result) else {
             return;
         };
         if job.errno != 0 {

@@ -28,7 +28,7 @@ impl Engine {
         let wanted = !self.flushes.is_empty()
             || self.round.as_ref().is_some_and(|r| r.waits_beyond(durable))
             || self.drain.is_some()
-            || log.logs.len() > 1 && log.logs[0].span.end.is_some_and(|end| end > durable)
+            || log.switching()
             || log
                 .undurable_since
                 .is_none_or(|since| self.now >= since + BACKGROUND);

@@ -1,57 +1,79 @@
-//! A second thread for the file system calls that may take long: cutting a log to its length.
+//! A second thread for the file system calls that may take long: cutting a log to its length, leaving a mark.
 
 use std::fs::File;
 use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, mpsc};
 
+use mars_core::LogName;
+
 use super::command::{Command, Shared};
 use crate::error::ShimError;
+use crate::passed::store_passed;
 
-/// A log to be cut to its exact length and flushed.
+/// Work that may take long.
 #[derive(Debug)]
-pub(super) struct Trim {
-    pub(super) file: Arc<File>,
-    pub(super) path: PathBuf,
-    /// Exact length in bytes.
-    pub(super) len: u64,
-    /// Which log: its base in the stream.
-    pub(super) base: u64,
+pub(super) enum Job {
+    /// A log to be cut to its exact length and flushed; [`Command::Trimmed`] follows.
+    Trim {
+        file: Arc<File>,
+        path: PathBuf,
+        /// Exact length in bytes.
+        len: u64,
+        /// Which log: its base in the stream.
+        base: u64,
+    },
+    /// Everything in `log` before `end` is on the disk, and newer writes will be; [`Command::Marked`] follows.
+    Mark {
+        dir: PathBuf,
+        log: LogName,
+        end: u64,
+    },
 }
 
 #[derive(Debug)]
 pub(super) struct Worker {
-    jobs: mpsc::Sender<Trim>,
+    jobs: mpsc::Sender<Job>,
 }
 
 impl Worker {
     pub(super) fn start(shared: Arc<Shared>) -> io::Result<Self> {
-        let (jobs, queue) = mpsc::channel::<Trim>();
+        let (jobs, queue) = mpsc::channel::<Job>();
         std::thread::Builder::new()
-            .name("trim".into())
+            .name("worker".into())
             .spawn(move || {
                 for job in queue {
-                    let result = trim(&job);
-                    let base = job.base;
-                    drop(job);
-                    shared.send(Command::Trimmed { base, result });
+                    shared.send(carry_out(job));
                 }
             })?;
         Ok(Self { jobs })
     }
 
-    /// Queues a job; [`Command::Trimmed`] follows.
-    pub(super) fn trim(&self, job: Trim) {
+    pub(super) fn add(&self, job: Job) {
         // The thread ends only after this sender is gone.
         let _ = self.jobs.send(job);
     }
 }
 
-fn trim(job: &Trim) -> Result<(), ShimError> {
-    job.file
-        .set_len(job.len)
-        .map_err(|e| ShimError::io("trim", &job.path, e))?;
-    job.file
-        .sync_all()
-        .map_err(|e| ShimError::io("flush", &job.path, e))
+fn carry_out(job: Job) -> Command {
+    match job {
+        Job::Trim {
+            file,
+            path,
+            len,
+            base,
+        } => {
+            let result = file
+                .set_len(len)
+                .map_err(|e| ShimError::io("trim", &path, e))
+                .and_then(|()| {
+                    file.sync_all()
+                        .map_err(|e| ShimError::io("flush", &path, e))
+                });
+            Command::Trimmed { base, result }
+        }
+        Job::Mark { dir, log, end } => Command::Marked {
+            result: store_passed(&dir, &log, end),
+        },
+    }
 }
