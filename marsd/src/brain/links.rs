@@ -34,8 +34,9 @@ impl Brain {
     fn note_link(&mut self, path: LinkPath, value: &str, stamp: Stamp) {
         self.touch(&path);
         let speaks = match path.scope() {
-            Scope::HostOnly(owner) | Scope::Owned(owner) => *owner == self.me,
-            Scope::Shared => true,
+            Scope::HostOnly(owner) => *owner == self.me,
+            // A key that join-cluster has put here must reach the others before its node can.
+            Scope::Owned(_) | Scope::Shared => true,
         };
         if speaks {
             self.announce.insert(path.to_string());
