@@ -40,7 +40,10 @@ fn logs_the_role_and_leaving() -> Result {
         }
 
         b.run(&format!("marsadm down {RESOURCE}"))?;
-        b.run(&format!("marsadm leave-resource {RESOURCE}"))?;
+        cluster.wait("all has come to rest, the member may leave", 30, || {
+            b.try_run(&format!("marsadm leave-resource {RESOURCE}"))
+                .is_ok_and(|o| o.code == 0)
+        })?;
         for node in [a, c] {
             cluster.wait("the member is forgotten", 30, || {
                 node.link(&format!("resource-{RESOURCE}/replay-{}", b.name()))
