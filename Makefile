@@ -3,6 +3,7 @@
 CARGO ?= cargo
 prefix ?= /usr/local
 sbindir ?= $(prefix)/sbin
+datadir ?= $(prefix)/share
 APT_PACKAGES = e2fsprogs fio gcc iproute2 libc6-dev libssl-dev make nftables openssh-client openssh-server \
 	pkg-config rsync util-linux xfsprogs
 PROGRAMS = marsd mars-shim marsadm mars-status
@@ -47,12 +48,22 @@ lint: deps ## Check formatting and run clippy, warnings are errors
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 
-install: deps ## Install the programs (DESTDIR, prefix=/usr/local), also as MARSADM and MARS-STATUS
+install: deps ## Install programs, manual pages and completions (DESTDIR, prefix=/usr/local); programs also as MARSADM and MARS-STATUS
 	$(CARGO) build --release $(addprefix --package ,$(PROGRAMS))
 	install -d $(DESTDIR)$(sbindir)
 	install -m 755 $(addprefix $${CARGO_TARGET_DIR:-target}/release/,$(PROGRAMS)) $(DESTDIR)$(sbindir)
 	ln -sf marsadm $(DESTDIR)$(sbindir)/MARSADM
 	ln -sf mars-status $(DESTDIR)$(sbindir)/MARS-STATUS
+	install -d $(DESTDIR)$(datadir)/man/man8 $(DESTDIR)$(datadir)/bash-completion/completions \
+	    $(DESTDIR)$(datadir)/zsh/site-functions $(DESTDIR)$(datadir)/fish/vendor_completions.d
+	@set -e; for program in 'marsd generate' 'marsadm generate' 'mars-status --generate'; do \
+	    name=$${program%% *}; \
+	    make_it() { "$(DESTDIR)$(sbindir)/$$name" $${program#* } "$$1" >"$(DESTDIR)$(datadir)/$$2"; }; \
+	    make_it man man/man8/$$name.8; \
+	    make_it bash bash-completion/completions/$$name; \
+	    make_it zsh zsh/site-functions/_$$name; \
+	    make_it fish fish/vendor_completions.d/$$name.fish; \
+	done
 
 clean: ## Remove what was built
 	$(CARGO) clean

@@ -11,19 +11,25 @@ use crate::options::{Options, Show};
 pub const TABLE: &str = "\
 Exit codes:
   0  all is shown, marsd is running
-  1  no resources, no running marsd, no such resource, or (with --role, --dstate, --cstate) not joined
+  1  no resources, no such resource, or no running marsd;
+     with --role, --dstate, --cstate also: not joined
   2  wrong command line
 With --monitor as Nagios has them, the worst of all resources:
   0  OK        UpToDate, UpDateIng
   1  WARNING   OutDate, SwitchOff, or above --warn-lag, --warn-behind
-  2  CRITICAL  InvaliDate, Failed, no running marsd, or above --crit-lag, --crit-behind
+  2  CRITICAL  InvaliDate, Failed, no running marsd,
+               or above --crit-lag, --crit-behind
   3  UNKNOWN   no resources, no such resource, not joined, wrong command line
-A resource that this node has not joined counts only if it is named by --resource. Limits print a first line
-'MARS OK|WARNING|CRITICAL|UNKNOWN - ...' with performance data. With --warn-lag or --crit-lag these decide about delays,
-not the 60 seconds of OutDate. --interval ends with 0 when it is interrupted.
+A resource that this node has not joined counts only if --resource names it.
+Limits print a first line 'MARS OK|WARNING|CRITICAL|UNKNOWN - ...' with
+performance data. With --warn-lag or --crit-lag these decide about delays, not
+the 60 seconds of OutDate. --interval ends with 0 when it is interrupted.
 
-Environment: MARS_DIR (the tree, default /mars), MARS_HOST (name of this node, default uname -n), MARS_RUN (run directory,
-default /run/mars), NO_COLOR (no colours).";
+Environment:
+  MARS_DIR   the tree, default /mars
+  MARS_HOST  name of this node, default uname -n
+  MARS_RUN   run directory, default /run/mars
+  NO_COLOR   no colours";
 
 /// An exit code; of two for Nagios the greater one is worse, but for UNKNOWN.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

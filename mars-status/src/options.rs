@@ -85,9 +85,6 @@ pub(crate) struct Args {
     /// Only the versions
     #[arg(long, short, alias = "v", visible_short_alias = 'V')]
     version: bool,
-    /// Print the manual page, or completions
-    #[arg(long, hide = true, value_name = "WHAT")]
-    generate: Option<Kind>,
 }
 
 /// What is to be shown.
@@ -174,15 +171,21 @@ pub fn parse(args: &[OsString]) -> Parsed {
         Exit::USAGE
     };
     let wrong = |text: String| Parsed::Wrong { text, exit };
+    // Hidden, for `make install`: as an option of clap it would turn up in the completions.
+    if let [_, flag, word] = args.as_slice()
+        && flag == "--generate"
+    {
+        return match word.to_string_lossy().parse::<Kind>() {
+            Ok(kind) => Parsed::Generate(kind),
+            Err(e) => wrong(format!("error: {e}")),
+        };
+    }
     let args = match Args::try_parse_from(args) {
         Ok(args) => args,
         Err(e) => return wrong(e.render().to_string()),
     };
     if args.help {
         return Parsed::Help(Args::command().render_long_help().to_string());
-    }
-    if let Some(kind) = args.generate {
-        return Parsed::Generate(kind);
     }
     let limits = args.limits();
     if limits.any() && !args.monitor {

@@ -160,6 +160,9 @@ pub(crate) fn run(args: Vec<OsString>) -> Result<()> {
     if args.get(1).is_some_and(|a| a == "ssh-pipe") {
         return crate::ssh::pipe_main(&args[2..]);
     }
+    if args.get(1).is_some_and(|a| a == "generate") {
+        return crate::manual::generate(Cli::command(), &args[2..]);
+    }
     let matches = match Cli::command().try_get_matches_from(args) {
         Ok(matches) => matches,
         Err(error) => return report(&error),

@@ -8,6 +8,7 @@ mod device;
 mod error;
 mod exit;
 mod history;
+mod manual;
 mod rebase;
 mod resource;
 mod ssh;

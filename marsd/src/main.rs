@@ -1,9 +1,11 @@
 //! `marsd`: the daemon of MARS.
 
+mod manual;
+
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 use mars_tree::Env;
 use tracing_subscriber::EnvFilter;
 
@@ -14,9 +16,7 @@ use tracing_subscriber::EnvFilter;
 #[derive(Debug, Parser)]
 #[command(
     version,
-    after_help = "Environment: MARS_DIR (the tree, default /mars), MARS_HOST (own name, default \
-`uname -n`), MARS_RUN (sockets, default /run/mars), MARS_LOG (level of messages: error, warn, info, debug; default info).\n\
-Exit codes: 0 ended by a signal, 1 could not run (the message says why), 2 wrong command line."
+    after_help = manual::EXIT_AND_ENVIRONMENT
 )]
 struct Args {
     /// TCP port for the other nodes [default: the port in the own ips/ip-HOST, or 7777].
@@ -41,8 +41,12 @@ enum ShimKind {
 
 fn main() -> ExitCode {
     let mut words = std::env::args_os().skip(1);
-    if words.next().is_some_and(|word| word == "rsync-bridge") {
+    let first = words.next();
+    if first.as_ref().is_some_and(|word| word == "rsync-bridge") {
         return bridge(words.next().map(PathBuf::from).as_deref());
+    }
+    if first.is_some_and(|word| word == "generate") {
+        return manual::generate(Args::command(), words.next());
     }
     let args = Args::parse();
     let filter = EnvFilter::try_from_env("MARS_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
