@@ -1,5 +1,7 @@
 //! The device itself: write-zeroes, discard, resize, stop while it is in use, signals, control errors.
 
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use std::os::fd::AsRawFd;
@@ -10,8 +12,12 @@ use common::replay::replay;
 use common::{MIB, Rig, run, wait_for};
 use mars_core::control::{Refusal, ShimState, Verb};
 
-nix::ioctl_write_ptr_bad!(blk_zero_out, 0x127f, [u64; 2]);
-nix::ioctl_write_ptr_bad!(blk_discard, 0x1277, [u64; 2]);
+mod ioctl {
+    #![allow(missing_docs, unreachable_pub)] // the macros' functions
+    nix::ioctl_write_ptr_bad!(blk_zero_out, 0x127f, [u64; 2]);
+    nix::ioctl_write_ptr_bad!(blk_discard, 0x1277, [u64; 2]);
+}
+use ioctl::{blk_discard, blk_zero_out};
 
 #[test]
 fn write_zeroes_are_logged_and_discard_is_not_offered() {

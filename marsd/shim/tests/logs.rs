@@ -1,5 +1,7 @@
 //! Switching logs under load, pass-through and back, a full log file system, a small memory.
 
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use std::process::Command;
@@ -194,4 +196,54 @@ fn a_log_that_does_not_fit_is_refused_with_its_place() {
     };
     assert!(why.contains("1073741824"), "{why}");
     rig.stop();
+}
+
+#[test]
+fn a_failing_disk_is_told_and_the_log_keeps_the_data() {
+    let mut rig = Rig::new(64 * MIB);
+    let small = rig.path("small");
+    std::fs::File::create(&small)
+        .unwrap()
+        .set_len(24 * MIB)
+        .unwrap();
+    run(Command::new("mkfs.ext4")
+        .args(["-q", "-O", "^has_journal"])
+        .arg(&small));
+    // A sparse file without room behind it is a disk that fails where it was never written.
+    let at = rig.mount(&small, "disk-small");
+    let disk = at.join("disk");
+    std::fs::File::create(&disk)
+        .unwrap()
+        .set_len(64 * MIB)
+        .unwrap();
+    std::fs::remove_file(rig.path("disk")).unwrap();
+    std::os::unix::fs::symlink(&disk, rig.path("disk")).unwrap();
+    rig.start();
+    rig.attach(None).unwrap();
+    rig.log(1, 0).unwrap();
+    let file = open_direct(&rig.device());
+    let mut random = Random(4);
+    let mut acknowledged = Vec::new();
+    for at in (0..64u64 << 20).step_by(1 << 20) {
+        let data = random.bytes(1 << 20);
+        if write_at(&file, at, &data).is_err() {
+            break;
+        }
+        acknowledged.push((at, data));
+    }
+    let status = rig.wait_status("the failure", |s| s.state == ShimState::Failed);
+    let error = status.error.unwrap();
+    assert!(error.contains("/disk:"), "{error}");
+    assert!(write_at(&file, 0, &[1; 4096]).is_err());
+    assert!(file.sync_data().is_err());
+    drop(file);
+    let status = rig.send(Verb::Stop, None).unwrap();
+    assert_eq!(rig.wait_exit(), 0);
+    assert!(status.logs[0].written_back < status.logs[0].logged);
+    let mut image = vec![0; 64 << 20];
+    replay(&rig.log_path(1), 0, &mut image);
+    for (at, data) in acknowledged {
+        let at = usize::try_from(at).unwrap();
+        assert_same(&image[at..at + data.len()], &data, "log");
+    }
 }

@@ -1,5 +1,7 @@
 //! A device that is served in good order: content, logs, positions, stop.
 
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use std::process::Command;
