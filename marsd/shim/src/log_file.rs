@@ -6,8 +6,8 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use mars_core::Stamp;
 use mars_core::log_format::{CODE_NEW_DATA, HEADER_LEN, Parsed, RECORD_MAX, Record, parse};
+use mars_core::{LogName, Stamp};
 
 use crate::error::ShimError;
 use crate::map::SECTOR;
@@ -86,6 +86,44 @@ pub fn open_log(path: &Path, pos: u64, size_bytes: u64) -> Result<OpenedLog, Shi
         end,
         stamp,
     })
+}
+
+/// Opens a log that must not have records yet.
+pub fn open_new(path: &Path, size_bytes: u64) -> Result<OpenedLog, ShimError> {
+    let log = open_log(path, 0, size_bytes)?;
+    if log.end != 0 {
+        return Err(ShimError::Invalid(format!(
+            "{} has {} bytes of records, the next log must be new",
+            path.display(),
+            log.end
+        )));
+    }
+    Ok(log)
+}
+
+/// Opens `name`, and the next ones that have records: after a death around a switch two logs hold what the disk does
+/// not have.
+pub fn open_chain(
+    dir: &Path,
+    name: &LogName,
+    pos: u64,
+    size_bytes: u64,
+) -> Result<Vec<(LogName, OpenedLog)>, ShimError> {
+    let log = open_log(&dir.join(name.to_string()), pos, size_bytes)?;
+    let mut logs = vec![(name.clone(), log)];
+    let mut next = LogName::new(name.seq + 1, &name.host);
+    loop {
+        let path = dir.join(next.to_string());
+        if std::fs::metadata(&path).map_or(0, |m| m.len()) == 0 {
+            return Ok(logs);
+        }
+        let log = open_log(&path, 0, size_bytes)?;
+        if log.end == 0 {
+            return Ok(logs);
+        }
+        logs.push((next.clone(), log));
+        next.seq += 1;
+    }
 }
 
 /// Checks that a record fits the device.

@@ -64,6 +64,7 @@ pub struct LoopDevice {
     /// Its path, such as `/dev/loop3`.
     pub path: PathBuf,
     backing: PathBuf,
+    sequence: String,
 }
 
 impl LoopDevice {
@@ -79,11 +80,12 @@ impl LoopDevice {
             let number = unsafe { ioctl::loop_ctl_get_free(control.as_raw_fd()) }.map_err(|e| {
                 ShimError::io("get a free device from", Path::new(CONTROL), e.into())
             })?;
-            let device = Self::numbered(u32::try_from(number).unwrap_or(0), backing);
-            device.make_node(&device.path.clone())?;
+            let mut device = Self::numbered(u32::try_from(number).unwrap_or(0), backing);
+            device.make_node(&device.path)?;
             let node = device.open(0)?;
             match configure(&node, file, sector) {
                 Ok(()) => {
+                    device.sequence = device.read_sequence();
                     device.record();
                     device.tune();
                     return Ok(device);
@@ -100,21 +102,14 @@ impl LoopDevice {
 
     /// Takes over the device at `path`, which a predecessor has bound to `backing`.
     pub fn adopt(path: &Path, backing: &Path) -> Result<Self, ShimError> {
-        let name = path.file_name().and_then(|n| n.to_str()).unwrap_or("");
-        let number = name
-            .strip_prefix("loop")
-            .and_then(|n| n.parse().ok())
-            .ok_or_else(|| ShimError::Invalid(format!("{} is no loop device", path.display())))?;
-        let device = Self::numbered(number, backing);
-        if !device.is_ours() {
-            return Err(ShimError::Invalid(format!(
-                "{} is not bound to {}: the device of the predecessor is gone",
+        let recorded = Self::recorded(backing).filter(|d| d.path == path && d.is_ours());
+        recorded.ok_or_else(|| {
+            ShimError::Invalid(format!(
+                "{} is not (any more) the loop device of {}: the device of the predecessor is gone",
                 path.display(),
                 backing.display()
-            )));
-        }
-        device.make_node(&device.path.clone())?;
-        Ok(device)
+            ))
+        })
     }
 
     fn numbered(number: u32, backing: &Path) -> Self {
@@ -122,6 +117,7 @@ impl LoopDevice {
             number,
             path: format!("/dev/loop{number}").into(),
             backing: backing.into(),
+            sequence: String::new(),
         }
     }
 
@@ -129,30 +125,43 @@ impl LoopDevice {
         format!("/sys/block/loop{}/{attribute}", self.number).into()
     }
 
-    /// Whether the device is bound to a file at our path. Does not ask the file.
+    /// Whether the device is still bound as it was. Other nodes on the same machine may use the same path in another
+    /// mount namespace, so the number of the binding counts too. Does not ask the file.
     pub fn is_ours(&self) -> bool {
         let Ok(text) = std::fs::read_to_string(self.sysfs("loop/backing_file")) else {
             return false;
         };
         let text = text.trim_end_matches('\n');
         let text = text.strip_suffix(" (deleted)").unwrap_or(text);
-        Path::new(text) == self.backing
+        Path::new(text) == self.backing && self.read_sequence() == self.sequence
     }
 
-    /// Number of this binding, never used again while the system runs; empty before Linux 5.15.
-    fn sequence(&self) -> String {
+    /// Number of the present binding, never used again while the system runs; empty before Linux 5.15.
+    fn read_sequence(&self) -> String {
         std::fs::read_to_string(self.sysfs("diskseq"))
             .map(|text| text.trim_end().to_owned())
             .unwrap_or_default()
     }
 
-    /// Remembers the binding for [`release_stale`].
+    /// Remembers the binding for a successor and for [`release_stale`].
     fn record(&self) {
         let path = record_path(&self.backing);
-        let text = format!("{} {}\n", self.number, self.sequence());
+        let text = format!("{} {}\n", self.number, self.sequence);
         if let Err(e) = std::fs::write(&path, text) {
             tracing::warn!("{}: {e}", path.display());
         }
+    }
+
+    /// The device that was bound last to `backing`, as it was recorded.
+    fn recorded(backing: &Path) -> Option<Self> {
+        let text = std::fs::read_to_string(record_path(backing)).ok()?;
+        let (number, sequence) = text
+            .trim_end()
+            .split_once(' ')
+            .unwrap_or((text.trim_end(), ""));
+        let mut device = Self::numbered(number.parse().ok()?, backing);
+        device.sequence = sequence.to_owned();
+        Some(device)
     }
 
     /// Device number.
@@ -219,14 +228,11 @@ impl LoopDevice {
     /// Takes a [`LoopDevice::release`] back, if the device is still there; tells whether it is.
     pub fn keep(&self) -> Result<bool, ShimError> {
         let node = self.open(0)?;
-        // SAFETY: all-zero is a valid value of this plain structure.
-        let mut info: LoopInfo = unsafe { std::mem::zeroed() };
-        // SAFETY: the ioctl fills one LoopInfo.
-        match unsafe { ioctl::loop_get_status64(node.as_raw_fd(), &raw mut info) } {
-            Ok(_) => {}
-            Err(Errno::ENXIO) => return Ok(false),
-            Err(e) => return Err(ShimError::io("look at", &self.path, e.into())),
-        }
+        let Some(mut info) =
+            status(&node).map_err(|e| ShimError::io("look at", &self.path, e.into()))?
+        else {
+            return Ok(false);
+        };
         if !self.is_ours() {
             return Ok(false);
         }
@@ -254,6 +260,18 @@ impl LoopDevice {
     }
 }
 
+/// What the device is bound to, if it is bound.
+fn status(node: &File) -> Result<Option<LoopInfo>, Errno> {
+    // SAFETY: all-zero is a valid value of this plain structure.
+    let mut info: LoopInfo = unsafe { std::mem::zeroed() };
+    // SAFETY: the ioctl fills one LoopInfo.
+    match unsafe { ioctl::loop_get_status64(node.as_raw_fd(), &raw mut info) } {
+        Ok(_) => Ok(Some(info)),
+        Err(Errno::ENXIO) => Ok(None),
+        Err(e) => Err(e),
+    }
+}
+
 fn configure(node: &File, file: &File, sector: u32) -> Result<(), Errno> {
     // SAFETY: all-zero is a valid value of this plain structure.
     let mut config: LoopConfig = unsafe { std::mem::zeroed() };
@@ -268,20 +286,12 @@ fn configure(node: &File, file: &File, sector: u32) -> Result<(), Errno> {
 ///
 /// The path alone does not tell: in another mount namespace it is another file, perhaps in use.
 pub fn release_stale(backing: &Path) {
-    let Ok(text) = std::fs::read_to_string(record_path(backing)) else {
+    let Some(device) = LoopDevice::recorded(backing).filter(LoopDevice::is_ours) else {
         return;
     };
-    let (number, sequence) = text.trim_end().split_once(' ').unwrap_or((&text, ""));
-    let Ok(number) = number.parse() else {
-        return;
-    };
-    let device = LoopDevice::numbered(number, backing);
-    if !device.is_ours() || device.sequence() != sequence {
-        return;
-    }
     tracing::warn!("releasing the stale {}", device.path.display());
     let released = device
-        .make_node(&device.path.clone())
+        .make_node(&device.path)
         .and_then(|()| device.open(0))
         .and_then(|node| device.release(&node));
     if let Err(e) = released {

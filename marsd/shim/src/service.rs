@@ -14,7 +14,7 @@ use crate::disk::Disk;
 use crate::engine::{Command, EngineHandle, Reply};
 use crate::error::ShimError;
 use crate::fuse_mount;
-use crate::log_file::{OpenedLog, open_log};
+use crate::log_file::{open_chain, open_new};
 use crate::loop_device::{LoopDevice, release_stale};
 use crate::passed::{load_passed, prepare_passed};
 use crate::users::find_users;
@@ -431,44 +431,6 @@ impl Service {
             users.push("an unknown process".into());
         }
         Err(busy(&users))
-    }
-}
-
-/// Opens a log that must not have records yet.
-fn open_new(path: &Path, size_bytes: u64) -> Result<OpenedLog, ShimError> {
-    let log = open_log(path, 0, size_bytes)?;
-    if log.end != 0 {
-        return Err(ShimError::Invalid(format!(
-            "{} has {} bytes of records, the next log must be new",
-            path.display(),
-            log.end
-        )));
-    }
-    Ok(log)
-}
-
-/// Opens `name`, and the next ones that have records: after a death around a switch two logs hold what the disk does
-/// not have.
-fn open_chain(
-    dir: &Path,
-    name: &LogName,
-    pos: u64,
-    size_bytes: u64,
-) -> Result<Vec<(LogName, OpenedLog)>, ShimError> {
-    let log = open_log(&dir.join(name.to_string()), pos, size_bytes)?;
-    let mut logs = vec![(name.clone(), log)];
-    let mut next = LogName::new(name.seq + 1, &name.host);
-    loop {
-        let path = dir.join(next.to_string());
-        if std::fs::metadata(&path).map_or(0, |m| m.len()) == 0 {
-            return Ok(logs);
-        }
-        let log = open_log(&path, 0, size_bytes)?;
-        if log.end == 0 {
-            return Ok(logs);
-        }
-        logs.push((next.clone(), log));
-        next.seq += 1;
     }
 }
 

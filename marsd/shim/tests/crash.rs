@@ -92,6 +92,9 @@ fn without_a_holder_the_log_brings_back_what_was_flushed() {
         }
         file.sync_data().unwrap();
         drop(file);
+        if round == 2 {
+            rig.wait_status("some write-back", |s| s.logs[0].written_back > 0);
+        }
         rig.held = None;
         rig.kill();
         // What a secondary would make of the log, from the beginning.

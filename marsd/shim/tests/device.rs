@@ -196,3 +196,56 @@ fn a_client_that_does_not_listen_gets_its_reply_later() {
     rig.wait_status("write-back", |s| s.logs[0].written_back == s.logs[0].logged);
     rig.stop();
 }
+
+#[test]
+fn a_user_that_cannot_be_seen_is_noticed_in_time() {
+    let mut rig = Rig::serving(8 * MIB);
+    // Opened through a node of another name, which a look at the processes does not find.
+    let alias = rig.path("alias");
+    let number = std::os::unix::fs::MetadataExt::rdev(&std::fs::metadata(rig.device()).unwrap());
+    let mode = nix::sys::stat::Mode::S_IRUSR;
+    nix::sys::stat::mknod(&alias, nix::sys::stat::SFlag::S_IFBLK, mode, number).unwrap();
+    let file = open_direct(&alias);
+    for _ in 0..2 {
+        let Err(Refusal::Busy { by, .. }) = rig.send(Verb::Stop, None) else {
+            panic!("stopped");
+        };
+        assert_eq!(by, "an unknown process");
+        write_at(&file, 4096, &[5; 4096]).unwrap();
+        file.sync_data().unwrap();
+        assert!(rig.device().exists());
+    }
+    drop(file);
+    // The device stays although its last user is gone.
+    let all = content(&rig.device(), rig.size);
+    assert!(all[4096..8192].iter().all(|b| *b == 5));
+    rig.stop();
+}
+
+#[test]
+fn a_disk_with_large_sectors_makes_a_device_with_large_sectors() {
+    let mut rig = Rig::new(16 * MIB);
+    std::fs::rename(rig.path("disk"), rig.path("image")).unwrap();
+    let loop_device = run(Command::new("losetup")
+        .args(["-f", "--show", "--sector-size", "4096"])
+        .arg(rig.path("image")));
+    std::os::unix::fs::symlink(loop_device.trim(), rig.path("disk")).unwrap();
+    rig.start();
+    rig.attach(None).unwrap();
+    rig.log(1, 0).unwrap();
+    let file = open_direct(&rig.device());
+    assert!(write_at(&file, 512, &[1; 512]).is_err());
+    write_at(&file, 8192, &[1; 4096]).unwrap();
+    // The disk is claimed: nobody else can use it.
+    let claim = std::os::unix::fs::OpenOptionsExt::custom_flags(
+        std::fs::OpenOptions::new().read(true),
+        0o200,
+    )
+    .open(loop_device.trim());
+    assert_eq!(claim.unwrap_err().raw_os_error(), Some(16));
+    drop(file);
+    let all = content(&rig.device(), rig.size);
+    rig.stop();
+    assert_same(&content(&rig.path("disk"), rig.size), &all, "disk");
+    assert!(all[8192..12288].iter().all(|b| *b == 1));
+}

@@ -214,7 +214,7 @@ impl Engine {
         }
         if drain.pass_through && whole {
             self.mode = Mode::PassThrough;
-        } else if !drain.pass_through {
+        } else if whole {
             self.mode = Mode::Draining;
         }
         for reply in &drain.replies {
