@@ -7,12 +7,13 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use mars_core::HostName;
 
 use crate::commands::{
-    self, cluster, compat, invalidate, logs, primary, resize, resource as member, switch, sync,
+    self, cluster, compat, invalidate, logs, primary, resize, resource as member, state, switch,
+    sync,
 };
 use crate::context::{Context, Options};
 use crate::error::{AdmError, Result};
 use crate::exit::{Exit, TABLE};
-use crate::resource::for_each;
+use crate::resource::{each, for_each};
 use crate::ssh::SshOptions;
 
 /// Administers MARS: asynchronous replication of block devices.
@@ -82,6 +83,8 @@ enum Command {
     JoinResource(NewRes),
     /// Give up this node's copy of a resource.
     LeaveResource(Res),
+    /// Remove a resource that no node is a member of any more, on all nodes; data on the disks stay.
+    DeleteResource(Res),
     /// Increase the size of a resource to that of the smallest disk.
     Resize(Res),
 
@@ -93,6 +96,8 @@ enum Command {
     ConnectLocal(Res),
     /// Like disconnect, on this node only.
     DisconnectLocal(Res),
+    /// Wait until the other members (or --node) can be reached.
+    WaitConnect(Res),
     /// All on: attach, connect, resume-sync, resume-replay.
     Up(Res),
     /// All off: pause-replay, pause-sync, disconnect, detach.
@@ -141,9 +146,21 @@ enum Command {
     Primary(Res),
     /// Give up being primary.
     Secondary(Res),
+    /// Wait until the device is closed on all nodes (or on --node).
+    WaitUmount(Res),
     /// Print 'primary' or 'secondary'.
     #[command(alias = "state")]
     Role(Res),
+    /// Print 'Connect' or 'Disconnect' (a switch is off), as mars-status --cstate.
+    Cstate(Res),
+    /// Print the state of the data, as mars-status --dstate.
+    Dstate(Res),
+    /// Print one line per resource: connection, roles, states, device; the own node first.
+    Status {
+        /// Name of the resource [default: all].
+        #[arg(value_name = "RESOURCE|all", default_value = crate::resource::ALL, hide_default_value = true)]
+        resource: String,
+    },
 
     /// Print name and version.
     #[command(alias = "v")]
@@ -269,6 +286,7 @@ fn dispatch(command: Command, options: Options, program: &str) -> Result<()> {
             commands::join_resource::run(ctx, &n.resource, &n.disk, n.name.as_deref())
         }
         C::LeaveResource(r) => for_each(ctx, &r.resource, &commands::leave_resource::run),
+        C::DeleteResource(r) => commands::delete_resource::run(ctx, &r.resource),
         C::Resize(r) => for_each(ctx, &r.resource, &resize::run),
         C::WaitReplay(r) => for_each(ctx, &r.resource, &sync::wait_replay),
         C::FakeSync(r) => for_each(ctx, &r.resource, &sync::fake),
@@ -281,6 +299,11 @@ fn dispatch(command: Command, options: Options, program: &str) -> Result<()> {
         C::Primary(r) => for_each(ctx, &r.resource, &primary::run),
         C::Secondary(r) => for_each(ctx, &r.resource, &commands::secondary::run),
         C::Role(r) => for_each(ctx, &r.resource, &commands::role::run),
+        C::Cstate(r) => for_each(ctx, &r.resource, &state::cstate),
+        C::Dstate(r) => for_each(ctx, &r.resource, &state::dstate),
+        C::Status { resource } => each(ctx, &resource, false, &state::status),
+        C::WaitConnect(r) => for_each(ctx, &r.resource, &commands::wait_connect::run),
+        C::WaitUmount(r) => for_each(ctx, &r.resource, &commands::wait_umount::run),
         C::Version => {
             crate::context::say(&format!("{program} {}", env!("CARGO_PKG_VERSION")));
             Ok(())

@@ -1,7 +1,7 @@
 //! What every command works with: the tree, its clock, the options, and edits of the tree as a list that is either
 //! applied or (`--dry-run`) shown.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::fs::OpenOptions;
 use std::io::{ErrorKind, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use mars_core::plan::ORDER_ROOT;
 use mars_core::{HostName, Lamport, LinkPath, LogName, ResourceName, Stamp, Tree};
-use mars_tree::{Env, TreeDir, wall_clock};
+use mars_tree::{Env, Loaded, TreeDir, wall_clock};
 use nix::unistd::{AccessFlags, access};
 
 use crate::error::{AdmError, Result};
@@ -57,6 +57,7 @@ pub(crate) struct Context {
     /// Options.
     pub(crate) opts: Options,
     clock: Cell<Lamport>,
+    focus: RefCell<Option<ResourceName>>,
 }
 
 impl Context {
@@ -68,6 +69,7 @@ impl Context {
             env,
             opts,
             clock: Cell::default(),
+            focus: RefCell::default(),
         })
     }
 
@@ -76,9 +78,22 @@ impl Context {
         &self.env.host
     }
 
+    /// From now on only this resource is loaded, with addresses and signs of life of the nodes: commands take the same
+    /// time however many resources there are.
+    pub(crate) fn focus(&self, res: &ResourceName) {
+        *self.focus.borrow_mut() = Some(res.clone());
+    }
+
+    fn load(&self) -> Loaded {
+        match &*self.focus.borrow() {
+            Some(res) => self.dir.load_resource(res),
+            None => self.dir.load(),
+        }
+    }
+
     /// The tree as it is now. Damaged entries are named on stderr and left out.
     pub(crate) fn tree(&self) -> Tree {
-        let loaded = self.dir.load();
+        let loaded = self.load();
         if self.dir.root().exists() {
             for problem in &loaded.problems {
                 warn(&format!("{problem} (left out)"));
@@ -90,7 +105,14 @@ impl Context {
 
     /// The tree as it is now, for a loop that has named the problems before.
     pub(crate) fn quiet_tree(&self) -> Tree {
-        let tree = self.dir.load().tree;
+        let tree = self.load().tree;
+        self.observe(&tree);
+        tree
+    }
+
+    /// The deletion orders and acknowledgements as they are now.
+    pub(crate) fn orders(&self) -> Tree {
+        let tree = self.dir.load_orders().tree;
         self.observe(&tree);
         tree
     }
@@ -141,7 +163,8 @@ impl Context {
                 Edit::NewLog(res, log) => create_log(&self.dir, res, log)?,
                 Edit::RemoveLog(res, log) => self.dir.remove_log(res, log)?,
                 Edit::Order(rel) => {
-                    let number = order.unwrap_or_else(|| highest_order(&self.dir.load().tree)) + 1;
+                    let number =
+                        order.unwrap_or_else(|| highest_order(&self.dir.load_orders().tree)) + 1;
                     order = Some(number);
                     let path = LinkPath::DeleteOrder(number);
                     lock.set(&path, &format!("{ORDER_ROOT}{rel}"), &mut clock)?;

@@ -36,5 +36,11 @@ Exit codes:
   8  stopped by a signal
 With 'all', the code of the first resource that failed; the others are still worked on.
 
+Commands of DRBD that need a resource, change nothing and end with 0:
+  ignored: syncer get-gi show-gi outdate adjust hidden-commands
+  without sense here: create-md dump-md dump new-current-uuid
+
+A resource is named by itself, or by its device on this node (x or /dev/mars/x) if that is unique.
+
 Environment: MARS_DIR (the tree, default /mars), MARS_HOST (name of this node, default uname -n).
 The prefix 'force-' before any argument means the same as --force.";

@@ -119,7 +119,7 @@ fn check_double_logs(view: ResourceView<'_>) -> Result<()> {
                 log.seq
             ))
             .link(format!("resource-{}/{log}", view.name()))
-            .remedy(repair(view)));
+            .remedy(repair(view, [&other.host, &log.host])));
         }
         before = Some(log);
     }
@@ -152,12 +152,20 @@ fn splitbrain(
         link(theirs.0),
         theirs.1
     ))
-    .remedy(repair(view))
+    .remedy(repair(view, [mine.0, theirs.0]))
 }
 
-fn repair(view: ResourceView<'_>) -> String {
+/// The two ways out: one for each side that may be kept.
+fn repair(view: ResourceView<'_>, sides: [&HostName; 2]) -> String {
     let res = view.name();
+    let keep = |right: &HostName, wrong: &HostName| {
+        format!(
+            "to keep the data of {right}, there: marsadm --force primary {res}; then on {wrong}: marsadm invalidate {res}"
+        )
+    };
     format!(
-        "decide whose data is right, there: marsadm primary --force {res}; then on each other node: marsadm invalidate {res}"
+        "decide whose data is right, the other's is thrown away\n        {}\n        {}",
+        keep(sides[0], sides[1]),
+        keep(sides[1], sides[0])
     )
 }

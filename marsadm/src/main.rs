@@ -9,6 +9,7 @@ mod error;
 mod exit;
 mod history;
 mod manual;
+mod progress;
 mod rebase;
 mod resource;
 mod ssh;

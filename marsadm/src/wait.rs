@@ -97,6 +97,23 @@ pub(crate) fn wait_for<T>(
     }
 }
 
+/// [`wait_for`]; with `--dry-run` it is only told what would be waited for.
+pub(crate) fn wait_or_tell(
+    ctx: &mut Context,
+    interrupt: &Interrupt,
+    timeout: Option<Duration>,
+    mut condition: impl FnMut(&Tree) -> Result<Progress<()>>,
+) -> Result<()> {
+    if !ctx.opts.dry_run {
+        return wait_for(ctx, interrupt, timeout, condition);
+    }
+    match condition(&ctx.quiet_tree())? {
+        Progress::Done(()) => say("nothing would be waited for"),
+        Progress::Waiting(reason) => say(&format!("would wait: {reason}")),
+    }
+    Ok(())
+}
+
 /// One line that is overwritten on a terminal and repeated elsewhere.
 #[derive(Default)]
 struct StatusLine {

@@ -48,6 +48,25 @@ fn names_are_resolved_or_refused() {
         4,
         &["resource 'r2' does not exist (0 replacements found)", "r1"],
     );
+    for path in ["/dev/mars/disk1", "disk1"] {
+        let done = node.run(&["disconnect", path]);
+        done.ok(&["connect on resource r1"]);
+        assert!(
+            done.err
+                .contains(&format!("substituting bad resource name '{path}'")),
+            "{done:?}"
+        );
+    }
+    // A path is that of a device, not the name of a resource.
+    node.run(&["role", "/dev/mars/r1"])
+        .failed(4, &["resource '/dev/mars/r1' does not exist"]);
+    let twice = Node::new(
+        "A",
+        &format!("{PAIR}{}", PAIR.replace("resource-r1", "resource-q0")),
+    );
+    twice
+        .run(&["role", "/dev/mars/r1"])
+        .failed(4, &["(2 replacements found)", "q0 r1"]);
     node.run(&["role", "/mars/resource-r1"])
         .failed(2, &["bad resource name"]);
     Node::new("C", PAIR).run(&["role", "r1"]).failed(
@@ -68,7 +87,10 @@ fn one_failing_resource_does_not_stop_the_others() {
     let done = node.run(&["secondary", "all"]);
     done.failed(
         1,
-        &["only allowed when I (A) am primary", "not all resources"],
+        &[
+            "only allowed when I (A) am primary",
+            "not all resources were worked on: 1 of 2 failed, see above: q0 (exit code 1)",
+        ],
     );
     assert!(done.out.contains("--------- resource q0\n"), "{done:?}");
     assert_eq!(node.changes(), ["+resource-r1/primary -> (none)"]);
@@ -109,17 +131,27 @@ fn damage_of_the_tree_is_named_and_does_not_stop() {
 #[test]
 fn leftovers_of_drbd() {
     let node = Node::new("A", PAIR);
-    for command in ["syncer", "get-gi", "show-gi", "outdate", "adjust"] {
+    for command in [
+        "syncer",
+        "get-gi",
+        "show-gi",
+        "outdate",
+        "adjust",
+        "hidden-commands",
+    ] {
         node.run(&[command, "r1"])
             .ok(&[&format!("ignoring command '{command}' on resource 'r1'")]);
     }
-    node.run(&["create-md", "r1"])
-        .ok(&["command 'create-md' makes no sense with MARS (ignoring)"]);
+    for command in ["create-md", "dump-md", "dump", "new-current-uuid"] {
+        node.run(&[command, "r1"]).ok(&[&format!(
+            "command '{command}' makes no sense with MARS (ignoring)"
+        )]);
+    }
+    node.run(&["adjust", "all"])
+        .ok(&["ignoring command 'adjust' on resource 'r1'"]);
     node.run(&["adjust", "nope"]).failed(4, &["does not exist"]);
     node.run(&["adjust"])
         .failed(2, &["needs the name of a resource"]);
-    node.run(&["dstate", "r1"])
-        .failed(2, &["mars-status --dstate"]);
     node.run(&["verify", "r1"]).failed(2, &["invalidate"]);
     assert_eq!(node.changes(), Vec::<String>::new());
 }

@@ -49,9 +49,11 @@ fn all_links_of_the_node_go_here_and_by_orders_everywhere() {
     assert!(
         changes
             .iter()
-            .all(|c| !c.contains("-A") || c.contains("connect-A")),
+            .all(|c| !c.contains("-A") || c.contains("connect-A") || c.starts_with("-log ")),
         "{changes:?}"
     );
+    // Who is no member has no use for logs.
+    assert!(changes.contains(&"-log resource-r1/log-000000001-A".into()));
     // Nobody would be left to sync from but A itself.
     assert_eq!(node.get("resource-r1/connect-A"), None);
     node.run(&["role", "r1"]).failed(4, &["not yet joined"]);

@@ -16,16 +16,10 @@ const IGNORED: [&str; 6] = [
     "hidden-commands",
 ];
 const SENSELESS: [&str; 4] = ["create-md", "dump-md", "dump", "new-current-uuid"];
-const ELSEWHERE: [(&str, &str); 5] = [
-    ("wait-connect", "see wait-sync and wait-replay"),
-    ("cstate", "use: mars-status --cstate --resource=R"),
-    ("dstate", "use: mars-status --dstate --resource=R"),
-    ("status", "use: mars-status"),
-    (
-        "verify",
-        "the nodes differ while replication lags; a sync verifies and repairs: marsadm invalidate R",
-    ),
-];
+const ELSEWHERE: [(&str, &str); 1] = [(
+    "verify",
+    "the nodes differ while replication lags; a sync verifies and repairs: marsadm invalidate R",
+)];
 
 /// Carries out `words` if it is one of these; `None` if it is no command at all.
 pub(crate) fn run(ctx: &mut Context, words: &[OsString]) -> Option<Result<()>> {

@@ -1,13 +1,17 @@
-//! `leave-resource`: gives up this node's copy; all nodes forget its links through deletion orders.
+//! `leave-resource`: gives up this node's copy; all nodes forget its links through deletion orders. With the last member
+//! the resource goes too.
 
 use std::fs;
+use std::path::Path;
 
 use mars_core::link::{ActualKey, NO_PRIMARY, ResourceLink};
 use mars_core::{HostName, LinkPath, ResourceName, ResourceView, Switch};
 
 use crate::context::{Context, Edit, is_alive, say};
 use crate::error::{AdmError, Result};
-use crate::resource::primary_of;
+use crate::resource::{participants, primary_of};
+
+use super::delete_resource;
 
 /// Leaves a resource.
 pub(crate) fn run(ctx: &mut Context, res: &ResourceName) -> Result<()> {
@@ -17,6 +21,10 @@ pub(crate) fn run(ctx: &mut Context, res: &ResourceName) -> Result<()> {
     check_role(view, &me)?;
     if !ctx.opts.force {
         check_stopped(view, &me, is_alive(&tree, &me))?;
+    }
+    if participants(view).iter().all(|host| *host == me) {
+        say("no other member is left: the resource goes with this one");
+        return delete_resource::remove(ctx, res);
     }
     let path = |link: &ResourceLink| LinkPath::res(res, link.clone());
     let mut edits = redirect_peers(view, &me);
@@ -29,7 +37,8 @@ pub(crate) fn run(ctx: &mut Context, res: &ResourceName) -> Result<()> {
     let sparse = fs::symlink_metadata(&disk).is_ok_and(|m| m.is_file());
     // The disk goes first: from then on the daemon of this node does not write any of the other links.
     if sparse {
-        set_aside(ctx, res, &disk)?;
+        let kept = ctx.dir.resource_dir(res).join(format!("left-{me}"));
+        set_aside(ctx, &disk, &kept)?;
     }
     let is_data = |link: &ResourceLink| matches!(link, ResourceLink::Data(_));
     for link in own.iter().filter(|l| is_data(l) && !sparse) {
@@ -38,6 +47,9 @@ pub(crate) fn run(ctx: &mut Context, res: &ResourceName) -> Result<()> {
     for link in own.iter().filter(|l| !is_data(l)) {
         edits.push(Edit::Remove(path(link)));
     }
+    // A node that is no member has no use for logs.
+    let logs = view.logs();
+    edits.extend(logs.map(|(log, _)| Edit::RemoveLog(res.clone(), log.clone())));
     for link in &own {
         edits.push(Edit::Order(path(link).to_string()));
     }
@@ -154,12 +166,16 @@ fn owner(link: &ResourceLink) -> Option<&HostName> {
 }
 
 /// A sparse file holds data: it is kept under another name.
-fn set_aside(ctx: &Context, res: &ResourceName, disk: &std::path::Path) -> Result<()> {
+pub(super) fn set_aside(ctx: &Context, disk: &Path, kept: &Path) -> Result<()> {
     if ctx.opts.dry_run {
+        say(&format!(
+            "would rename {} to {}",
+            disk.display(),
+            kept.display()
+        ));
         return Ok(());
     }
-    let kept = ctx.dir.resource_dir(res).join(format!("left-{}", ctx.me()));
-    fs::rename(disk, &kept).map_err(|e| AdmError::system("rename", disk.display(), e))?;
+    fs::rename(disk, kept).map_err(|e| AdmError::system("rename", disk.display(), e))?;
     say(&format!(
         "the disk of this node is kept as '{}', remove it when it is not needed",
         kept.display()

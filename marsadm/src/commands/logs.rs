@@ -71,7 +71,7 @@ fn delete(ctx: &mut Context, res: &ResourceName, at_most: usize) -> Result<()> {
         "max allowed deletable logfile number: {:09}",
         border.seq
     ));
-    let ordered = ordered(&tree);
+    let ordered = ordered(&ctx.orders());
     let path = |log: &LogName| format!("resource-{res}/{log}");
     let logs: Vec<&LogName> = view.logs().map(|(log, _)| log).collect();
     let chosen: Vec<&LogName> = logs

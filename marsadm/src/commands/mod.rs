@@ -2,6 +2,7 @@
 
 pub(crate) mod cluster;
 pub(crate) mod compat;
+pub(crate) mod delete_resource;
 pub(crate) mod invalidate;
 pub(crate) mod join_cluster;
 pub(crate) mod join_resource;
@@ -12,5 +13,8 @@ pub(crate) mod resize;
 pub(crate) mod resource;
 pub(crate) mod role;
 pub(crate) mod secondary;
+pub(crate) mod state;
 pub(crate) mod switch;
 pub(crate) mod sync;
+pub(crate) mod wait_connect;
+pub(crate) mod wait_umount;

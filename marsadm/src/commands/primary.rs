@@ -11,6 +11,7 @@ use crate::context::{Context, Edit, is_alive, say, silent_secs, warn};
 use crate::error::{AdmError, Result};
 use crate::exit::Exit;
 use crate::history::History;
+use crate::progress;
 use crate::resource::primary_of;
 use crate::wait::{Interrupt, Progress, wait_for};
 
@@ -175,15 +176,17 @@ fn may_switch(tree: &Tree, res: &ResourceName, me: &HostName) -> Result<Progress
     if !others.is_empty() {
         let names: Vec<&str> = others.iter().map(HostName::as_str).collect();
         return Ok(Progress::Waiting(format!(
-            "waiting for {} other primary host(s) to disappear: {}, whose device is open or still writing back",
+            "waiting for {} other primary host(s) to disappear: {}, whose device is open or still writing back{}",
             others.len(),
-            names.join(" ")
+            names.join(" "),
+            dirty(view, &others)
         )));
     }
     let history = History::of(view);
     history.check_splitbrain(view, me)?;
     let progress = history.caught_up(view, me);
-    if let Progress::Waiting(reason) = &progress {
+    if let Progress::Waiting(reason) = progress {
+        let reason = format!("{reason} ({})", progress::replay(view, me));
         let cannot = if !is_alive(tree, me) {
             Some("marsd does not run here")
         } else if !view.switch(me, Switch::AllowReplay) {
@@ -191,11 +194,21 @@ fn may_switch(tree: &Tree, res: &ResourceName, me: &HostName) -> Result<Progress
         } else {
             None
         };
-        if let Some(cannot) = cannot {
-            return Ok(Progress::Waiting(format!("{cannot}: {reason}")));
-        }
+        return Ok(Progress::Waiting(match cannot {
+            Some(cannot) => format!("{cannot}: {reason}"),
+            None => reason,
+        }));
     }
-    Ok(progress)
+    Ok(Progress::Done(()))
+}
+
+/// What the other primaries have logged and not yet written back, as far as it is published.
+fn dirty(view: ResourceView<'_>, hosts: &[HostName]) -> String {
+    let lens = hosts.iter().filter_map(|h| view.replay(h));
+    match lens.map(|pos| pos.dirty_len).filter(|len| *len > 0).sum() {
+        0i64 => String::new(),
+        bytes => format!(" ({bytes} bytes not yet written back)"),
+    }
 }
 
 /// Puts the old primary back, unless somebody else has decided meanwhile; says what is now.
@@ -245,24 +258,35 @@ fn wait_for_device(ctx: &mut Context, interrupt: &Interrupt, res: &ResourceName)
     })
 }
 
+/// Names what other members are known to have and this node has not.
+fn warn_losses(view: ResourceView<'_>, me: &HostName) {
+    let own = view.replay(me);
+    let mine = own
+        .as_ref()
+        .map_or_else(|| "nothing".into(), |o| format!("{},{}", o.log, o.pos));
+    let bytes = progress::behind_bytes(view, me);
+    for (host, pos) in view.replays() {
+        let end = pos
+            .pos
+            .saturating_add(u64::try_from(pos.dirty_len).unwrap_or(0));
+        let ahead = own
+            .as_ref()
+            .is_none_or(|o| (pos.log.seq, end) > (o.log.seq, o.pos));
+        if host != me && ahead {
+            warn(&format!(
+                "{host} is at {},{end}, this node at {mine}: what lies between ({bytes} bytes of logs as far as is known) is lost unless it is here already, and {host} must be invalidated",
+                pos.log
+            ));
+        }
+    }
+}
+
 /// Sets the link whatever speaks against it, after saying what that costs.
 fn force(ctx: &mut Context, tree: &Tree, res: &ResourceName, link: &LinkPath) -> Result<()> {
     let view = tree.resource(res);
     let me = ctx.me().clone();
     say(&format!("FORCING myself ({me}) to primary..."));
-    let own = view.replay(&me);
-    for (host, pos) in view.replays() {
-        let ahead = own.as_ref().is_none_or(|o| pos.order() > o.order());
-        if *host != me && ahead {
-            let mine = own
-                .as_ref()
-                .map_or_else(|| "nothing".into(), |o| format!("{},{}", o.log, o.pos));
-            warn(&format!(
-                "{host} is at {},{}, this node at {mine}: what lies between is lost, and {host} must be invalidated",
-                pos.log, pos.pos
-            ));
-        }
-    }
+    warn_losses(view, &me);
     if !is_consistent(view, &me) {
         warn("the data of this node is NOT consistent: the sync is not finished");
     }

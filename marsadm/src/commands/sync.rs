@@ -4,11 +4,12 @@ use mars_core::link::{ActualKey, ResourceLink};
 use mars_core::plan::is_consistent;
 use mars_core::{HostName, LinkPath, ResourceName, Switch};
 
-use crate::context::{Context, Edit, is_alive, say};
+use crate::context::{Context, Edit, is_alive};
 use crate::error::{AdmError, Result};
 use crate::history::History;
+use crate::progress;
 use crate::resource::participants;
-use crate::wait::{Interrupt, Progress, wait_for};
+use crate::wait::{Interrupt, Progress, wait_for, wait_or_tell};
 
 const STOP_SECS: u64 = 60;
 
@@ -51,20 +52,22 @@ pub(crate) fn wait_sync(ctx: &mut Context, res: &ResourceName) -> Result<()> {
     let node = target(ctx, res)?;
     let interrupt = Interrupt::arm()?;
     let timeout = ctx.timeout(0);
-    wait_for(ctx, &interrupt, timeout, |tree| {
+    wait_or_tell(ctx, &interrupt, timeout, |tree| {
         let view = tree.resource(res);
         let (done, size) = (view.sync_status(&node), view.size_bytes());
         Ok(match (done, size) {
             (Some(done), Some(size)) if done < size => Progress::Waiting(format!(
-                "waiting for sync of {node} ({done} / {size} bytes)"
+                "waiting for sync of {node} ({done} / {size} bytes): {}",
+                progress::sync(view, &node)
             )),
             _ if !is_consistent(view, &node) => Progress::Waiting(format!(
-                "waiting for {node} to replay what was written during the sync"
+                "waiting for {node} to replay what was written during the sync ({})",
+                progress::replay(view, &node)
             )),
             _ => Progress::Done(()),
         })
     })?;
-    say(&format!("resource {res} is synced on {node}"));
+    ctx.done(&format!("resource {res} is synced on {node}"));
     Ok(())
 }
 
@@ -73,13 +76,18 @@ pub(crate) fn wait_replay(ctx: &mut Context, res: &ResourceName) -> Result<()> {
     let node = target(ctx, res)?;
     let interrupt = Interrupt::arm()?;
     let timeout = ctx.timeout(0);
-    wait_for(ctx, &interrupt, timeout, |tree| {
+    wait_or_tell(ctx, &interrupt, timeout, |tree| {
         let view = tree.resource(res);
         let history = History::of(view);
         history.check_splitbrain(view, &node)?;
-        Ok(history.caught_up(view, &node))
+        Ok(match history.caught_up(view, &node) {
+            Progress::Waiting(reason) => {
+                Progress::Waiting(format!("{reason} ({})", progress::replay(view, &node)))
+            }
+            done => done,
+        })
     })?;
-    say(&format!("resource {res} is replayed on {node}"));
+    ctx.done(&format!("resource {res} is replayed on {node}"));
     Ok(())
 }
 

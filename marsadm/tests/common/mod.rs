@@ -76,6 +76,7 @@ impl Node {
             .args(args)
             .env("MARS_DIR", self.dir.root())
             .env("MARS_HOST", &self.host)
+            .env("MARS_RUN", self.temp.path().join("run"))
             .env("HOME", self.temp.path())
             .env_remove("SSH_AUTH_SOCK")
             .stdin(Stdio::null());

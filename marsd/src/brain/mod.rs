@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use mars_core::plan::{DeleteStep, plan_delete};
+use mars_core::plan::{DeleteStep, deleted_resources, plan_delete};
 use mars_core::{HostName, Lamport, LinkPath, ResourceName, Tree};
 use mars_tree::TreeDir;
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
@@ -259,6 +259,32 @@ impl Brain {
                 DeleteStep::Refused(number, why) => {
                     self.warn_once(&format!("deletion order {number}"), &why)
                 }
+            }
+        }
+        self.remove_deleted_resources();
+    }
+
+    /// The directory of a resource whose deletion was ordered goes when none of its links is left.
+    fn remove_deleted_resources(&mut self) {
+        for res in deleted_resources(&self.tree) {
+            match self.dir.remove_resource_dir(&res) {
+                Ok(true) => {
+                    tracing::info!(resource = %res, "the resource is deleted by order");
+                    self.tree.dirs.retain(|dir| {
+                        dir.split('/')
+                            .next()
+                            .and_then(|d| d.strip_prefix("resource-"))
+                            != Some(res.as_str())
+                    });
+                    self.tree.logs.remove(&res);
+                    self.resources.remove(&res);
+                    self.dirty.remove(&res);
+                }
+                Ok(false) => self.warn_once(
+                    &format!("resource-{res}"),
+                    "holds files that are not of MARS and stays, though the resource was deleted",
+                ),
+                Err(e) => self.warn_once(&format!("resource-{res}"), &e.to_string()),
             }
         }
     }

@@ -112,6 +112,32 @@ impl TreeDir {
         }
     }
 
+    /// Removes the directory of a resource that holds no links any more, with its empty subdirectories, its logfiles and
+    /// what interrupted writers left behind; tells whether it is gone. Whatever else lies there stays, and keeps it.
+    pub fn remove_resource_dir(&self, res: &ResourceName) -> Result<bool, TreeError> {
+        let home = self.resource_dir(res);
+        for entry in entries(&home)? {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let kind = entry
+                .file_type()
+                .map_err(|e| TreeError::io("look at", &entry.path(), e))?;
+            if kind.is_dir() {
+                for inner in entries(&entry.path())? {
+                    if inner.file_name().as_encoded_bytes().starts_with(b".tmp-") {
+                        self.unlink(&inner.path())?;
+                    }
+                }
+                remove_empty_dir(&entry.path())?;
+            } else if name.starts_with(".tmp-") || (kind.is_file() && LogName::parse(&name).is_ok())
+            {
+                self.unlink(&entry.path())?;
+            }
+        }
+        let gone = remove_empty_dir(&home)?;
+        self.touch(&self.root);
+        Ok(gone)
+    }
+
     /// Notes that `dir` changed, for [`TreeDir::sync_dirs`].
     pub fn touch(&self, dir: &Path) {
         let mut touched = self.touched.lock().unwrap_or_else(PoisonError::into_inner);
@@ -133,6 +159,24 @@ impl TreeDir {
             }
         }
         Ok(())
+    }
+}
+
+fn entries(dir: &Path) -> Result<Vec<fs::DirEntry>, TreeError> {
+    match fs::read_dir(dir).and_then(Iterator::collect) {
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(Vec::new()),
+        Err(e) => Err(TreeError::io("read directory", dir, e)),
+        Ok(entries) => Ok(entries),
+    }
+}
+
+/// Removes a directory if it is empty; tells whether it is gone.
+fn remove_empty_dir(dir: &Path) -> Result<bool, TreeError> {
+    match fs::remove_dir(dir) {
+        Ok(()) => Ok(true),
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(true),
+        Err(e) if e.kind() == ErrorKind::DirectoryNotEmpty => Ok(false),
+        Err(e) => Err(TreeError::io("remove directory", dir, e)),
     }
 }
 

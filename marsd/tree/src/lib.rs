@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 pub mod control_socket;
+mod daemon;
 mod dir;
 mod env;
 mod error;
@@ -13,6 +14,7 @@ mod lock;
 pub mod manifest;
 mod write;
 
+pub use daemon::load_daemon_lock;
 pub use dir::TreeDir;
 pub use env::{Env, EnvError, wall_clock};
 pub use error::TreeError;

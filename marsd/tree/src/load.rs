@@ -63,6 +63,35 @@ impl TreeDir {
     /// Loads the whole tree (`symlink-spec.md` section 3). Never fails as a whole: a missing root is an empty tree
     /// with one problem.
     pub fn load(&self) -> Loaded {
+        self.load_dirs(|_| true)
+    }
+
+    /// Loads what concerns one resource: its directory, the links at the root and the addresses. Takes the same time
+    /// however many other resources there are.
+    pub fn load_resource(&self, res: &ResourceName) -> Loaded {
+        let home = format!("resource-{res}");
+        self.load_dirs(|dir| dir == "ips" || dir == home)
+    }
+
+    /// Loads the deletion orders, the links at the root and the addresses.
+    pub fn load_orders(&self) -> Loaded {
+        self.load_dirs(|dir| matches!(dir, "ips" | "todo-global"))
+    }
+
+    /// Names of all resources that have a directory, without looking into them.
+    pub fn load_names(&self) -> Vec<ResourceName> {
+        let entries = fs::read_dir(self.root()).into_iter().flatten().flatten();
+        let mut names: Vec<ResourceName> = entries
+            .filter(|e| e.file_type().is_ok_and(|t| t.is_dir()))
+            .filter_map(|e| {
+                ResourceName::new(e.file_name().to_str()?.strip_prefix("resource-")?).ok()
+            })
+            .collect();
+        names.sort();
+        names
+    }
+
+    fn load_dirs(&self, wanted: impl Fn(&str) -> bool) -> Loaded {
         let mut loaded = Loaded::default();
         if let Err(e) = fs::read_dir(self.root()) {
             loaded.problem(&self.root().display().to_string(), e.to_string());
@@ -73,7 +102,12 @@ impl TreeDir {
             .max_depth(DEPTH)
             .sort_by_file_name()
             .into_iter()
-            .filter_entry(|e| is_visited(self.root(), e));
+            .filter_entry(|e| {
+                let skipped = e.depth() == 1
+                    && e.file_type().is_dir()
+                    && !e.file_name().to_str().is_none_or(&wanted);
+                !skipped && is_visited(self.root(), e)
+            });
         for entry in walk {
             match entry {
                 Ok(entry) => loaded.take(self, &entry),

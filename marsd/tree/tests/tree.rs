@@ -297,3 +297,46 @@ fn a_key_is_made_once_kept_private_and_a_damaged_one_is_refused() {
     ));
     assert_eq!(fs::read(&file).unwrap(), b"garbage");
 }
+
+#[test]
+fn one_resource_is_loaded_without_the_others_and_its_directory_removed_when_empty() {
+    let (_temp, dir) = temp();
+    manifest::store_manifest(&manifest::parse(SAMPLE).unwrap(), dir.root()).unwrap();
+    let res = ResourceName::new("r1").unwrap();
+    for path in [
+        "resource-r2/size",
+        "todo-global/delete-000000003",
+        "alive-A",
+    ] {
+        let value = if path.starts_with("todo") {
+            "/mars/resource-r1/size"
+        } else {
+            "1"
+        };
+        dir.set(&self::path(path), value).unwrap();
+    }
+    let tree = dir.load_resource(&res).tree;
+    let names: Vec<String> = tree.links.keys().map(ToString::to_string).collect();
+    assert!(
+        names.contains(&"resource-r1/todo-A/attach".into()),
+        "{names:?}"
+    );
+    assert!(names.contains(&"ips/ip-A".into()) && names.contains(&"alive-A".into()));
+    assert!(
+        !names
+            .iter()
+            .any(|n| n.contains("r2") || n.contains("todo-global"))
+    );
+    assert_eq!(tree.resource(&res).logs().count(), 1);
+    assert_eq!(dir.load_names().len(), 2);
+    assert_eq!(dir.load_orders().tree.links.len(), 4);
+
+    assert!(!dir.remove_resource_dir(&res).unwrap(), "links are left");
+    for link in tree.resource(&res).links().map(|(link, _)| link.clone()) {
+        dir.remove(&LinkPath::res(&res, link)).unwrap();
+    }
+    fs::write(dir.resource_dir(&res).join(".tmp-size.1-0"), "").unwrap();
+    assert!(dir.remove_resource_dir(&res).unwrap());
+    assert!(!dir.resource_dir(&res).exists());
+    assert!(dir.remove_resource_dir(&res).unwrap(), "it is gone already");
+}

@@ -3,7 +3,7 @@
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use crate::link::LinkPath;
+use crate::link::{LinkPath, ResourceLink};
 use crate::name::{HostName, ResourceName};
 use crate::position::LogName;
 use crate::tree::{Link, Tree};
@@ -84,6 +84,23 @@ pub fn plan_delete(tree: &Tree, me: &HostName) -> Vec<DeleteStep> {
     steps
 }
 
+/// Resources that have a directory and no link, and whose deletion was ordered: an order names their `size`.
+pub fn deleted_resources(tree: &Tree) -> Vec<ResourceName> {
+    let targets = tree
+        .links
+        .range(LinkPath::DeleteOrder(0)..=LinkPath::DeleteOrder(u64::MAX))
+        .filter_map(|(_, order)| match parse_target(&order.value) {
+            Some(Target::Link(LinkPath::Resource(res, ResourceLink::Size))) => Some(res),
+            _ => None,
+        });
+    targets
+        .filter(|res| {
+            tree.dirs.contains(&alloc::format!("resource-{res}"))
+                && tree.resource(res).links().next().is_none()
+        })
+        .collect()
+}
+
 fn step_of(
     tree: &Tree,
     me: &HostName,
@@ -121,6 +138,8 @@ fn step_of(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use alloc::string::ToString;
+
     use crate::stamp::Stamp;
 
     fn tree(replay_seq: u64) -> (Tree, HostName) {
@@ -207,6 +226,27 @@ mod tests {
             let step = DeleteStep::Link(link.clone());
             assert_eq!(steps.contains(&step), goes, "{secs}: {steps:?}");
         }
+    }
+
+    #[test]
+    fn a_directory_goes_only_by_order_and_without_links() {
+        let (mut tree, me) = tree(2);
+        let order = LinkPath::parse("todo-global/delete-000000004").unwrap();
+        tree.dirs.insert("resource-r".into());
+        tree.links
+            .retain(|p, _| !p.to_string().starts_with("resource-r/"));
+        assert_eq!(deleted_resources(&tree), [], "no order");
+        tree.put(order, "/mars/resource-r/size", Stamp::new(5, 0))
+            .unwrap();
+        assert_eq!(deleted_resources(&tree), [ResourceName::new("r").unwrap()]);
+        let again = LinkPath::parse("resource-r/size").unwrap();
+        tree.put(again, "4096", Stamp::new(6, 0)).unwrap();
+        assert_eq!(deleted_resources(&tree), [], "made again");
+        assert!(
+            !plan_delete(&tree, &me)
+                .iter()
+                .any(|s| matches!(s, DeleteStep::Link(LinkPath::Resource(..))))
+        );
     }
 
     #[test]

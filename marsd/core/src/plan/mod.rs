@@ -25,7 +25,7 @@ use crate::name::HostName;
 use crate::position::{LogName, ReplayPos};
 use crate::resource::ResourceView;
 
-pub use delete::{DeleteStep, ORDER_ROOT, plan_delete};
+pub use delete::{DeleteStep, ORDER_ROOT, deleted_resources, plan_delete};
 pub use log::{chain_version, log_conflict};
 pub use publish::{Published, position_links, publish};
 pub use shim::shim_position;
