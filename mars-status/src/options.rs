@@ -245,11 +245,9 @@ fn long_dashes(arg: &OsString) -> OsString {
     let Some(text) = arg.to_str() else {
         return arg.clone();
     };
-    let is_long =
-        |name: &str| name.len() > 1 && name.starts_with(|c: char| c.is_ascii_alphabetic());
+    let is_name = |name: &&str| name.starts_with(|c: char| c.is_ascii_alphabetic());
     for dash in ["--", "-", "\u{2013}", "\u{2014}"] {
-        let name = text.strip_prefix(dash);
-        if let Some(name) = name.filter(|name| is_long(name) || dash == "--" && name.len() == 1) {
+        if let Some(name) = text.strip_prefix(dash).filter(is_name) {
             let (name, value) = name.split_at(name.find('=').unwrap_or(name.len()));
             return format!("--{}{value}", name.to_ascii_lowercase()).into();
         }

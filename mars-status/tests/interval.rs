@@ -3,12 +3,14 @@
 
 mod support;
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::process::Stdio;
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use support::*;
 
 #[test]
@@ -77,4 +79,73 @@ fn note_and_cleared_screen_come_on_a_terminal_only() {
         "{text:?}"
     );
     assert!(!node.run_on_terminal("", false).out.contains("NOTE"));
+}
+
+/// Reads until `wanted` has come, and returns all of it.
+fn read_until(out: &mut impl Read, seen: &mut String, wanted: impl Fn(&str) -> bool) {
+    let mut buffer = [0; 4096];
+    while !wanted(seen) {
+        let n = out.read(&mut buffer).unwrap_or(0);
+        assert!(n > 0, "the end came before: {seen:?}");
+        seen.push_str(&String::from_utf8_lossy(&buffer[..n]));
+    }
+}
+
+#[test]
+fn it_redraws_in_place_and_an_interrupt_leaves_a_clean_terminal() {
+    for signal in [Signal::SIGINT, Signal::SIGTERM] {
+        let node = Node::steady();
+        let line = format!(
+            "stty rows 60 columns 200; echo pid=$$.; exec {} --interval 1",
+            env!("CARGO_BIN_EXE_mars-status")
+        );
+        let mut child = node
+            .command("script", &["-qefc", &line, "/dev/null"])
+            .env("TERM", "xterm")
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut out = child.stdout.take().unwrap();
+        let mut seen = String::new();
+        let redrawn = |seen: &str| {
+            let again = seen.rsplit("\x1b[?2026h").next().unwrap_or_default();
+            again.starts_with("\x1b[HN") || again.starts_with("\x1b[H\x1b[K") && again.len() > 9
+        };
+        read_until(&mut out, &mut seen, redrawn);
+        assert_eq!(seen.matches("\x1b[2J").count(), 1, "{seen:?}");
+        let pid = seen
+            .split("pid=")
+            .nth(1)
+            .unwrap()
+            .split('.')
+            .next()
+            .unwrap();
+        kill(Pid::from_raw(pid.parse().unwrap()), signal).unwrap();
+        out.read_to_string(&mut seen).unwrap_or(0);
+        assert!(seen.ends_with("\x1b[0m\r\x1b[K"), "{seen:?}");
+        assert!(child.wait().unwrap().success(), "{seen:?}");
+    }
+}
+
+#[test]
+fn json_is_one_line_each_time() {
+    let node = Node::steady();
+    let mut child = node
+        .command(
+            env!("CARGO_BIN_EXE_mars-status"),
+            &["--interval=1", "--json"],
+        )
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    for line in lines.take(2) {
+        let line = line.unwrap();
+        assert!(
+            line.starts_with("{\"schema\":1,") && line.ends_with('}'),
+            "{line}"
+        );
+    }
+    // Whoever reads has seen enough: the program ends by itself.
+    assert!(child.wait().unwrap().success());
 }

@@ -62,6 +62,11 @@ fn cpu_of_children() -> Duration {
 #[test]
 fn a_thousand_resources_on_three_nodes_take_less_than_a_second() {
     let node = Node::of_links(links(), "a");
+    let json = node.run(&["--json", "--history"]);
+    assert_eq!(
+        json.out.matches("\"state\": \"UpToDate\"").count() % RESOURCES,
+        0
+    );
     let before = cpu_of_children();
     let ran = node.run(&[]);
     let took = cpu_of_children() - before;
