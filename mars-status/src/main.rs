@@ -12,7 +12,7 @@ use mars_status::options::{self, Options, Parsed};
 use mars_status::paint::Painter;
 use mars_status::watch::{self, Next, Pause};
 use mars_status::{json, manual, render};
-use mars_tree::{Env, TreeDir};
+use mars_tree::{Env, Loaded, TreeDir};
 
 /// Lines below a frame at most.
 const FRAME_COMPLAINTS: usize = 10;
@@ -102,7 +102,7 @@ struct Round {
 
 impl Round {
     fn of(env: &Env, options: &Options, painter: Painter) -> io::Result<Self> {
-        let loaded = TreeDir::new(&env.dir).load();
+        let loaded = load(env, options);
         let facts = Facts::gather(env, &loaded.tree, options);
         let model = Model::build(&loaded.tree, &env.host, &facts, options);
         let out = if options.json {
@@ -142,6 +142,18 @@ impl Round {
         }
         text
     }
+}
+
+/// Of a single resource only its own directory is read, unless deletion orders or the names of others are needed.
+fn load(env: &Env, options: &Options) -> Loaded {
+    let dir = TreeDir::new(&env.dir);
+    if let Some(wanted) = options.resource.as_ref().filter(|_| !options.history) {
+        let loaded = dir.load_resource(wanted);
+        if loaded.tree.resources().any(|name| name == *wanted) {
+            return loaded;
+        }
+    }
+    dir.load()
 }
 
 fn print(text: &[u8]) -> io::Result<()> {
