@@ -112,6 +112,11 @@ impl<'a> ResourceView<'a> {
         self.get(ResourceLink::Actual(host.clone(), key)) == Some("1")
     }
 
+    /// Whether `host` had to stop logging for lack of space: its writes bypass the log.
+    pub fn is_jammed(&self, host: &HostName) -> bool {
+        self.tree.get(&LinkPath::Jammed(host.clone())) == Some("1")
+    }
+
     /// All links of the resource.
     pub fn links(&self) -> impl Iterator<Item = (&'a ResourceLink, &'a str)> + use<'a> {
         let name = self.name;

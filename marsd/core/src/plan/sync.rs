@@ -45,6 +45,12 @@ pub(super) fn plan_sync(
         *waiting = Some(format!("cannot sync: {peer} is not connected"));
         return None;
     }
+    if view.is_jammed(&peer) {
+        *waiting = Some(format!(
+            "sync waits: {peer} has no room for logs and writes past them (jammed-{peer} is 1)"
+        ));
+        return None;
+    }
     if !is_consistent(view, &peer) {
         *waiting = Some(format!(
             "cannot sync: the disk of {peer} is not consistent itself"
