@@ -52,6 +52,7 @@ pub fn open_log(path: &Path, pos: u64, size_bytes: u64) -> Result<OpenedLog, Shi
             path.display()
         )));
     }
+    let stamp = stamp_before(&file, path, pos)?;
     let mut reader = LogReader::new(&file, path, pos, len)?;
     loop {
         let at = reader.position();
@@ -79,7 +80,6 @@ pub fn open_log(path: &Path, pos: u64, size_bytes: u64) -> Result<OpenedLog, Shi
             .and_then(|d| d.sync_all())
             .map_err(|e| ShimError::io("flush the directory", dir, e))?;
     }
-    let stamp = stamp_before(&file, path, pos)?;
     Ok(OpenedLog {
         file,
         path: path.into(),
@@ -142,8 +142,12 @@ fn check_record(path: &Path, at: u64, record: &Record, size_bytes: u64) -> Resul
     )))
 }
 
-/// Stamp of the record that ends at `pos`; the zero stamp if none does.
+/// Stamp of the record that ends at `pos`; the zero stamp at the beginning. An error if no record ends there: what
+/// follows would be cut off though it is valid.
 fn stamp_before(file: &Arc<File>, path: &Path, pos: u64) -> Result<Stamp, ShimError> {
+    if pos == 0 {
+        return Ok(Stamp::default());
+    }
     let from = pos.saturating_sub(RECORD_MAX as u64);
     let mut reader = LogReader::new(file, path, from, pos)?;
     reader.fill()?;
@@ -155,7 +159,25 @@ fn stamp_before(file: &Arc<File>, path: &Path, pos: u64) -> Result<Stamp, ShimEr
             return Ok(stamp_of(&record));
         }
     }
-    Ok(Stamp::default())
+    Err(ShimError::Invalid(format!(
+        "{}: no record ends at byte {pos}, logging cannot go on there",
+        path.display()
+    )))
+}
+
+/// Cuts a log at `end`: what stands behind is older than the disk.
+pub fn cut_log(path: &Path, end: u64) -> Result<(), ShimError> {
+    let file = OpenOptions::new()
+        .write(true)
+        .open(path)
+        .map_err(|e| ShimError::io("open", path, e))?;
+    let longer = file.metadata().is_ok_and(|m| m.len() > end);
+    if longer {
+        file.set_len(end)
+            .and_then(|()| file.sync_all())
+            .map_err(|e| ShimError::io("cut", path, e))?;
+    }
+    Ok(())
 }
 
 /// The time stamp of a record.

@@ -60,4 +60,8 @@ fn a_position_is_checked_and_its_stamp_is_found() {
     let (opened, len) = open(&log_bytes(1), 3 * record);
     assert!(matches!(opened, Err(ShimError::Invalid(_))));
     assert_eq!(len, record);
+    // Not a boundary: nothing is cut.
+    let (opened, len) = open(&log_bytes(5), 3 * record - 4);
+    assert!(matches!(opened, Err(ShimError::Invalid(_))));
+    assert_eq!(len, 5 * record);
 }

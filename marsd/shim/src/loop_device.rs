@@ -152,6 +152,12 @@ impl LoopDevice {
         }
     }
 
+    /// Removes what was recorded: the device has gone in good order.
+    pub fn forget(&self) {
+        // Best effort: the number of the binding tells an old record from a new one.
+        let _ = std::fs::remove_file(record_path(&self.backing));
+    }
+
     /// The device that was bound last to `backing`, as it was recorded.
     fn recorded(backing: &Path) -> Option<Self> {
         let text = std::fs::read_to_string(record_path(backing)).ok()?;

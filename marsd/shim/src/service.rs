@@ -14,7 +14,7 @@ use crate::disk::Disk;
 use crate::engine::{Command, EngineHandle, Reply};
 use crate::error::ShimError;
 use crate::fuse_mount;
-use crate::log_file::{open_chain, open_new};
+use crate::log_file::{cut_log, open_chain, open_new};
 use crate::loop_device::{LoopDevice, release_stale};
 use crate::passed::{load_passed, prepare_passed};
 use crate::users::find_users;
@@ -258,6 +258,9 @@ impl Service {
             });
         }
         let mark = load_passed(dir, name)?;
+        if let Some((marked, end)) = &mark {
+            cut_log(&dir.join(marked.to_string()), *end)?;
+        }
         let (name, pos) = mark.as_ref().map_or((name, pos), |(log, end)| (log, *end));
         let logs = open_chain(dir, name, pos, snapshot.size_bytes)?;
         self.command(tick, |reply| Command::StartLog { logs, pos, reply })?;
@@ -422,6 +425,7 @@ impl Service {
         // so do we.
         drop(claim);
         if gone(&served.device)? {
+            served.device.forget();
             attached.served = None;
             return Ok(());
         }

@@ -60,6 +60,8 @@ struct Batch {
     buffer: usize,
     /// Stream position of its end.
     end: u64,
+    /// Stamp of its last record.
+    stamp: Stamp,
     tries: u32,
 }
 
@@ -78,7 +80,10 @@ pub(super) struct LogState {
     /// End of the last record that was staged, as stream position.
     pub(super) staged: u64,
     pub(super) marks: Marks,
+    /// Stamp of the last record that was staged.
     pub(super) last_stamp: Stamp,
+    /// Stamp of the last record that is in the log.
+    pub(super) logged_stamp: Stamp,
     pub(super) clock: Lamport,
     /// Writing to the log has failed.
     pub(super) broken: bool,
@@ -108,6 +113,7 @@ impl LogState {
             staged: 0,
             marks: Marks::default(),
             last_stamp: Stamp::default(),
+            logged_stamp: Stamp::default(),
             clock: Lamport::default(),
             broken: false,
             syncing: None,
@@ -249,6 +255,7 @@ impl Engine {
             stage: log.stage,
             buffer: log.forming,
             end: newest.span.base + log.stage.end(),
+            stamp: log.last_stamp,
             tries: 0,
         };
         log.average_batch = (log.average_batch * 7 + log.stage.write_len()) / 8;
@@ -280,6 +287,7 @@ impl Engine {
                 self.log.undurable_since = Some(self.now);
             }
             self.log.marks.logged = batch.end;
+            self.log.logged_stamp = batch.stamp;
             self.log.batch = None;
             return;
         }

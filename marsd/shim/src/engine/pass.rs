@@ -174,8 +174,17 @@ impl Engine {
         self.worker.add(super::worker::Job::Mark {
             dir: log.path.parent().unwrap_or(Path::new(".")).into(),
             log: log.span.name.clone(),
-            end: log.span.local(self.log.marks.logged),
+            end: log.span.local(self.final_end()),
         });
+    }
+
+    /// Where the stream ends once everything is drained: what is not on stable storage in a broken log is no part of it.
+    fn final_end(&self) -> u64 {
+        if self.log.broken {
+            self.log.marks.durable
+        } else {
+            self.log.staged
+        }
     }
 
     pub(super) fn drain_marked(&mut self, result: Result<(), ShimError>) {
@@ -196,18 +205,19 @@ impl Engine {
             self.answer_from_disk();
         }
         if whole {
-            let end = if self.log.broken {
-                self.log.marks.durable
-            } else {
-                self.log.staged
-            };
+            let end = self.final_end();
+            if self.log.broken {
+                self.log.last_stamp = self.log.logged_stamp;
+            }
             self.log.staged = end;
             self.log.marks.logged = end;
             self.log.marks.written_back = end;
             let stamp = self.log.last_stamp;
             for log in &mut self.log.logs {
-                log.span.end.get_or_insert(end);
-                log.span.last_stamp = stamp;
+                if log.span.end.is_none() {
+                    log.span.end = Some(end);
+                    log.span.last_stamp = stamp;
+                }
                 log.span.complete |= !drain.pass_through;
                 log.file = None;
             }
