@@ -8,7 +8,9 @@ use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use common::blocks::{Random, assert_same, content, open_direct, random_write, write_at};
+use common::blocks::{
+    Random, assert_same, content, open_direct, random_write, random_write_from, write_at,
+};
 use common::replay::replay;
 use common::{MIB, Rig, run, wait_for};
 use mars_core::control::{Refusal, Resume, ShimState, Verb};
@@ -30,26 +32,29 @@ fn succeed(rig: &mut Rig) {
 }
 
 #[test]
-fn a_killed_shim_is_succeeded_without_an_error_to_the_writer() {
+fn a_killed_shim_is_succeeded_without_an_error_to_the_writers() {
     let mut rig = Rig::serving(8 * MIB);
     let device = rig.device();
     let stop = Arc::new(AtomicBool::new(false));
     let written = Arc::new(AtomicU64::new(0));
-    let writer = {
-        let (stop, written) = (Arc::clone(&stop), Arc::clone(&written));
-        std::thread::spawn(move || {
-            let file = open_direct(&device);
-            let mut model = vec![0; 8 << 20];
-            let mut random = Random(7);
-            while !stop.load(Ordering::Relaxed) {
-                random_write(&file, &mut model, &mut random);
-                if written.fetch_add(1, Ordering::Relaxed) % 16 == 0 {
-                    file.sync_data().unwrap();
+    let writers: Vec<_> = (0..4u64)
+        .map(|part| {
+            let (stop, written) = (Arc::clone(&stop), Arc::clone(&written));
+            let device = device.clone();
+            std::thread::spawn(move || {
+                let file = open_direct(&device);
+                let mut model = vec![0; 2 << 20];
+                let mut random = Random(7 + part);
+                while !stop.load(Ordering::Relaxed) {
+                    random_write_from(part * 2 * MIB, &file, &mut model, &mut random);
+                    if written.fetch_add(1, Ordering::Relaxed) % 16 == 0 {
+                        file.sync_data().unwrap();
+                    }
                 }
-            }
-            model
+                model
+            })
         })
-    };
+        .collect();
     for _ in 0..3 {
         let goal = written.load(Ordering::Relaxed) + 300;
         wait_for("writes", || {
@@ -65,7 +70,8 @@ fn a_killed_shim_is_succeeded_without_an_error_to_the_writer() {
         (written.load(Ordering::Relaxed) >= goal).then_some(())
     });
     stop.store(true, Ordering::Relaxed);
-    let model = writer.join().unwrap();
+    let parts = writers.into_iter().map(|w| w.join().unwrap());
+    let model: Vec<u8> = parts.flatten().collect();
     assert_same(&content(&rig.device(), rig.size), &model, "device");
     rig.stop();
     assert_same(&content(&rig.path("disk"), rig.size), &model, "disk");

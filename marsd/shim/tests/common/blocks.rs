@@ -117,9 +117,14 @@ impl Random {
 
 /// One random write to the device and to the model.
 pub fn random_write(file: &File, model: &mut [u8], random: &mut Random) {
+    random_write_from(0, file, model, random);
+}
+
+/// The same for a model of the part of the device that begins at `base`.
+pub fn random_write_from(base: u64, file: &File, model: &mut [u8], random: &mut Random) {
     let (offset, len) = random.range(model.len() as u64);
     let data = random.bytes(len);
-    write_at(file, offset, &data).unwrap();
+    write_at(file, base + offset, &data).unwrap();
     let at = usize::try_from(offset).unwrap();
     model[at..at + len].copy_from_slice(&data);
 }
