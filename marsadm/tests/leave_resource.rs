@@ -90,8 +90,11 @@ fn it_is_refused_while_something_runs() {
     let node = off(Node::new("B", PAIR), "B")
         .with("resource-r1/actual-B/logfile-update", "1")
         .alive("B");
-    node.run(&["leave-resource", "r1"])
-        .failed(1, &["logfile-update' is not off"]);
+    node.run(&["leave-resource", "r1", "--timeout", "1"])
+        .failed(
+            5,
+            &["waiting for 'resource-r1/actual-B/logfile-update' to become 0"],
+        );
     assert_eq!(node.changes(), Vec::<String>::new());
     Node::new("B", PAIR)
         .run(&["leave-resource", "r1", "--force"])

@@ -126,11 +126,10 @@ pub(super) fn remove(ctx: &mut Context, res: &ResourceName) -> Result<()> {
         view.logs()
             .map(|(log, _)| Edit::RemoveLog(res.clone(), log.clone())),
     );
-    edits.extend(links.iter().map(|link| Edit::Order(path(link).to_string())));
-    if view.get(ResourceLink::Size).is_none() {
-        // The order that lets the other nodes remove the directory.
-        edits.push(Edit::Order(path(&ResourceLink::Size).to_string()));
-    }
+    let others = links.iter().filter(|link| ***link != ResourceLink::Size);
+    edits.extend(others.map(|link| Edit::Order(path(link).to_string())));
+    // Last, so that it outlives the others: it is this order that lets the nodes remove the directory.
+    edits.push(Edit::Order(path(&ResourceLink::Size).to_string()));
     ctx.apply(&edits)?;
     if ctx.opts.dry_run {
         say(&format!("would remove directory resource-{res}"));

@@ -10,8 +10,11 @@ use mars_core::{HostName, LinkPath, ResourceName, ResourceView, Switch};
 use crate::context::{Context, Edit, is_alive, say};
 use crate::error::{AdmError, Result};
 use crate::resource::{participants, primary_of};
+use crate::wait::{Interrupt, Progress, wait_or_tell};
 
 use super::delete_resource;
+
+const STOP_SECS: u64 = 60;
 
 /// Leaves a resource.
 pub(crate) fn run(ctx: &mut Context, res: &ResourceName) -> Result<()> {
@@ -20,7 +23,8 @@ pub(crate) fn run(ctx: &mut Context, res: &ResourceName) -> Result<()> {
     let me = ctx.me().clone();
     check_role(view, &me)?;
     if !ctx.opts.force {
-        check_stopped(view, &me, is_alive(&tree, &me))?;
+        check_switches(view, &me)?;
+        wait_until_stopped(ctx, res, &me)?;
     }
     if participants(view).iter().all(|host| *host == me) {
         say("no other member is left: the resource goes with this one");
@@ -83,7 +87,7 @@ fn check_role(view: ResourceView<'_>, me: &HostName) -> Result<()> {
     Ok(())
 }
 
-fn check_stopped(view: ResourceView<'_>, me: &HostName, alive: bool) -> Result<()> {
+fn check_switches(view: ResourceView<'_>, me: &HostName) -> Result<()> {
     let res = view.name();
     let commands = [
         (Switch::Attach, "detach"),
@@ -99,21 +103,28 @@ fn check_stopped(view: ResourceView<'_>, me: &HostName, alive: bool) -> Result<(
                 .remedy(format!("marsadm {command} {res}; or --force")));
         }
     }
+    Ok(())
+}
+
+/// What the switches have stopped ends a moment later.
+fn wait_until_stopped(ctx: &mut Context, res: &ResourceName, me: &HostName) -> Result<()> {
     let running = [
         ActualKey::CopySyncstatus(me.clone()),
         ActualKey::LogfileUpdate,
     ];
-    for key in running {
-        if alive && view.actual(me, key.clone()) {
-            let link = LinkPath::res(res, ResourceLink::Actual(me.clone(), key));
-            return Err(
-                AdmError::refused(format!("running status '{link}' is not off"))
-                    .link(format!("{link} -> 1"))
-                    .remedy("try again in a moment"),
-            );
-        }
-    }
-    Ok(())
+    let interrupt = Interrupt::arm()?;
+    let timeout = ctx.timeout(STOP_SECS);
+    wait_or_tell(ctx, &interrupt, timeout, |tree| {
+        let view = tree.resource(res);
+        let found = running.iter().find(|key| view.actual(me, (*key).clone()));
+        Ok(match found.filter(|_| is_alive(tree, me)) {
+            Some(key) => {
+                let link = LinkPath::res(res, ResourceLink::Actual(me.clone(), key.clone()));
+                Progress::Waiting(format!("waiting for '{link}' to become 0"))
+            }
+            None => Progress::Done(()),
+        })
+    })
 }
 
 /// Who synced from this node syncs from this node's peer from now on.

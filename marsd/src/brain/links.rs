@@ -137,6 +137,7 @@ impl Brain {
         }
         let names: Vec<ResourceName> = self.tree.resources().collect();
         self.dirty.extend(names);
+        self.orders_dirty = true;
         for res in self.resources.values_mut() {
             // Disks may have grown.
             res.seen.disk_bytes = None;
