@@ -7,6 +7,7 @@ mod offers;
 mod peers;
 mod res;
 mod shim_events;
+mod space;
 mod spawn;
 mod work_events;
 
@@ -39,8 +40,6 @@ const ALIVE: Duration = Duration::from_secs(5);
 const RESCAN: Duration = Duration::from_secs(10);
 /// Events applied before the next planning, at most.
 const BATCH: usize = 256;
-/// `/mars` counts as exhausted below this many KiB of free space.
-const FREE_SPACE_LIMIT_KIB: i64 = 8 * 1024;
 
 /// What the brain is made of.
 #[derive(Debug)]
@@ -189,30 +188,14 @@ impl Brain {
             self.check_space();
             self.orders_dirty = true;
         }
+        if self.ticks % 10 == 0 {
+            self.make_room();
+        }
         // Throttled links and retries.
         if self.ticks % 3 == 0 {
             let names: Vec<ResourceName> = self.resources.keys().cloned().collect();
             self.dirty.extend(names);
         }
-    }
-
-    fn check_space(&mut self) {
-        let free = match nix::sys::statvfs::statvfs(self.dir.root()) {
-            Ok(space) => {
-                space
-                    .blocks_available()
-                    .saturating_mul(space.fragment_size())
-                    / 1024
-            }
-            Err(e) => return self.warn_once("free space of the tree", &e.to_string()),
-        };
-        let rest = i64::try_from(free).unwrap_or(i64::MAX) - FREE_SPACE_LIMIT_KIB;
-        self.exhausted = rest <= 0;
-        let flag = |on: bool| if on { "1" } else { "0" };
-        let jammed = self.resources.values().any(Res::is_jammed);
-        self.set_link(LinkPath::Exhausted(self.me.clone()), flag(self.exhausted));
-        self.set_link(LinkPath::Jammed(self.me.clone()), flag(jammed));
-        self.set_link(LinkPath::RestSpace(self.me.clone()), &rest.to_string());
     }
 
     /// Brings what runs in line with what should run.

@@ -9,6 +9,7 @@ mod fetch;
 mod log;
 mod publish;
 mod shim;
+mod space;
 mod sync;
 #[cfg(test)]
 mod tests;
@@ -29,6 +30,7 @@ pub use delete::{DeleteStep, ORDER_ROOT, deleted_resources, plan_delete};
 pub use log::{chain_version, log_conflict};
 pub use publish::{Published, position_links, publish};
 pub use shim::shim_position;
+pub use space::{SpaceStep, plan_space};
 pub use sync::{is_consistent, sync_needed};
 
 /// What a peer can send of one logfile.

@@ -1,0 +1,90 @@
+//! Free space of the tree: published, and made by rotating and deleting logs (`symlink-spec.md` section 8.6).
+
+use std::fs::OpenOptions;
+use std::os::unix::fs::OpenOptionsExt;
+
+use mars_core::plan::{SpaceStep, plan_space};
+use mars_core::{LinkPath, LogName, ResourceName};
+
+use super::Brain;
+use super::res::Res;
+
+/// `/mars` counts as exhausted below this many KiB of free space.
+const FREE_SPACE_LIMIT_KIB: i64 = 8 * 1024;
+
+impl Brain {
+    /// Publishes what is left.
+    pub(super) fn check_space(&mut self) {
+        let Some(rest) = self.rest_kib() else { return };
+        self.exhausted = rest <= 0;
+        let flag = |on: bool| if on { "1" } else { "0" };
+        let jammed = self.resources.values().any(Res::is_jammed);
+        self.set_link(LinkPath::Exhausted(self.me.clone()), flag(self.exhausted));
+        self.set_link(LinkPath::Jammed(self.me.clone()), flag(jammed));
+        self.set_link(LinkPath::RestSpace(self.me.clone()), &rest.to_string());
+    }
+
+    /// Rotates logs and orders the deletion of those that nobody needs, before there is no room for more.
+    pub(super) fn make_room(&mut self) {
+        let Some(rest) = self.rest_kib() else { return };
+        let bytes = u64::try_from(rest).unwrap_or(0).saturating_mul(1024);
+        for step in plan_space(&self.tree, &self.me, bytes) {
+            match step {
+                SpaceStep::Rotate(res, log) => self.begin_log(&res, &log),
+                SpaceStep::Order(target) => {
+                    let number = self.highest_order() + 1;
+                    tracing::info!(
+                        "{target} is needed by nobody, and room is short: its deletion is ordered"
+                    );
+                    self.set_link(LinkPath::DeleteOrder(number), &target);
+                    self.orders_dirty = true;
+                }
+            }
+        }
+    }
+
+    /// Free KiB above the limit.
+    fn rest_kib(&mut self) -> Option<i64> {
+        match nix::sys::statvfs::statvfs(self.dir.root()) {
+            Ok(space) => {
+                let free = space
+                    .blocks_available()
+                    .saturating_mul(space.fragment_size())
+                    / 1024;
+                Some(i64::try_from(free).unwrap_or(i64::MAX) - FREE_SPACE_LIMIT_KIB)
+            }
+            Err(e) => {
+                self.warn_once("free space of the tree", &e.to_string());
+                None
+            }
+        }
+    }
+
+    fn begin_log(&mut self, res: &ResourceName, log: &LogName) {
+        let path = self.dir.log_path(res, log);
+        let made = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&path);
+        match made {
+            Ok(_) => tracing::info!(resource = %res, "room is short: {log} is begun"),
+            Err(e) => self.warn_once(&path.display().to_string(), &e.to_string()),
+        }
+        self.refresh_log(res, log);
+    }
+
+    /// The highest order given or acknowledged so far. A node begins with the acknowledgement `1`, which is none.
+    fn highest_order(&self) -> u64 {
+        self.tree
+            .links
+            .iter()
+            .filter_map(|(path, link)| match path {
+                LinkPath::DeleteOrder(number) => Some(*number),
+                LinkPath::Deleted(_) if link.value != "1" => link.value.parse().ok(),
+                _ => None,
+            })
+            .max()
+            .unwrap_or(0)
+    }
+}
