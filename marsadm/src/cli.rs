@@ -23,7 +23,7 @@ struct Cli {
     /// Do it although a check speaks against it.
     #[arg(long, global = true)]
     force: bool,
-    /// Bound of each wait in seconds, 0 for none [default: 60; wait-sync and wait-replay: 0].
+    /// Bound of each wait in seconds, 0 for none [default: 60; wait-sync, wait-replay, verify: 0].
     #[arg(long, value_name = "SECONDS", global = true)]
     timeout: Option<u64>,
     /// Say what would be changed, change nothing.
@@ -130,6 +130,15 @@ enum Command {
     InvalidateRemote(Res),
     /// Wait until this node (or --node) has synced and is consistent.
     WaitSync(Res),
+
+    /// Compare the disks of all secondaries (or of --node) with that of the primary, also while it is written to.
+    Verify {
+        #[command(flatten)]
+        res: Res,
+        /// Overwrite what differs with the data of the primary.
+        #[arg(long)]
+        repair: bool,
+    },
 
     /// Begin a new logfile (on the primary).
     LogRotate(Res),
@@ -293,6 +302,9 @@ fn dispatch(command: Command, options: Options, program: &str) -> Result<()> {
         C::Invalidate(r) => for_each(ctx, &r.resource, &invalidate::run),
         C::InvalidateRemote(r) => for_each(ctx, &r.resource, &invalidate::remote),
         C::WaitSync(r) => for_each(ctx, &r.resource, &sync::wait_sync),
+        C::Verify { res, repair } => for_each(ctx, &res.resource, &|ctx, name| {
+            commands::verify::run(ctx, name, repair)
+        }),
         C::LogRotate(r) => for_each(ctx, &r.resource, &logs::rotate),
         C::LogDelete(r) => for_each(ctx, &r.resource, &logs::delete_next),
         C::LogDeleteAll(r) => for_each(ctx, &r.resource, &logs::delete_all),

@@ -172,6 +172,7 @@ fn owner(link: &ResourceLink) -> Option<&HostName> {
         | R::Replay(h)
         | R::Version(_, h)
         | R::Todo(h, _)
+        | R::Verify(h)
         | R::Actual(h, _) => Some(h),
     }
 }

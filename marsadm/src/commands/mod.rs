@@ -16,5 +16,6 @@ pub(crate) mod secondary;
 pub(crate) mod state;
 pub(crate) mod switch;
 pub(crate) mod sync;
+pub(crate) mod verify;
 pub(crate) mod wait_connect;
 pub(crate) mod wait_umount;

@@ -24,6 +24,7 @@ pub mod resource;
 pub mod stamp;
 pub mod status;
 pub mod tree;
+pub mod verify;
 pub mod version;
 
 pub use link::{ActualKey, LinkPath, Switch};

@@ -6,6 +6,7 @@ use core::fmt;
 
 use crate::name::{HostName, ResourceName};
 use crate::position::{ReplayPos, ValueError, split_serial};
+use crate::verify::{VerifyAnswer, VerifyOrder};
 use crate::version::VersionValue;
 
 /// Value of `primary` when no node is primary.
@@ -66,6 +67,8 @@ pub enum ActualKey {
     Timestamp,
     /// Ours: why something of this resource is stopped on this node, or `none`.
     Error,
+    /// Ours: the answer to an order to compare the disk.
+    Verify,
 }
 
 impl ActualKey {
@@ -78,6 +81,7 @@ impl ActualKey {
             "sync_rate" => Self::SyncRate,
             "timestamp" => Self::Timestamp,
             "error" => Self::Error,
+            "verify" => Self::Verify,
             _ => {
                 if let Some(device) = name.strip_prefix("device-") {
                     Self::Device(ResourceName::new(device).ok()?)
@@ -103,6 +107,7 @@ impl fmt::Display for ActualKey {
             Self::SyncRate => f.write_str("sync_rate"),
             Self::Timestamp => f.write_str("timestamp"),
             Self::Error => f.write_str("error"),
+            Self::Verify => f.write_str("verify"),
         }
     }
 }
@@ -134,6 +139,8 @@ pub enum ResourceLink {
     Version(u64, HostName),
     /// A switch of a node.
     Todo(HostName, Switch),
+    /// Ours: the order to compare the disk of a node with that of a peer.
+    Verify(HostName),
     /// A published fact of a node.
     Actual(HostName, ActualKey),
 }
@@ -142,7 +149,11 @@ impl ResourceLink {
     fn parse(rest: &str) -> Option<Self> {
         if let Some((dir, name)) = rest.split_once('/') {
             return if let Some(host) = dir.strip_prefix("todo-") {
-                Some(Self::Todo(HostName::new(host).ok()?, Switch::parse(name)?))
+                let host = HostName::new(host).ok()?;
+                if name == "verify" {
+                    return Some(Self::Verify(host));
+                }
+                Some(Self::Todo(host, Switch::parse(name)?))
             } else {
                 let host = HostName::new(dir.strip_prefix("actual-")?).ok()?;
                 Some(Self::Actual(host, ActualKey::parse(name)?))
@@ -188,6 +199,7 @@ impl fmt::Display for ResourceLink {
             Self::Replay(h) => write!(f, "replay-{h}"),
             Self::Version(seq, h) => write!(f, "version-{seq:09}-{h}"),
             Self::Todo(h, switch) => write!(f, "todo-{h}/{}", switch.as_str()),
+            Self::Verify(h) => write!(f, "todo-{h}/verify"),
             Self::Actual(h, key) => write!(f, "actual-{h}/{key}"),
         }
     }
@@ -287,7 +299,7 @@ impl LinkPath {
             | Self::RestSpace(h)
             | Self::Deleted(h) => Scope::Owned(h),
             Self::Resource(_, link) => match link {
-                R::Size | R::Primary | R::Connect(_) | R::Todo(..) => Scope::Shared,
+                R::Size | R::Primary | R::Connect(_) | R::Todo(..) | R::Verify(_) => Scope::Shared,
                 R::Version(_, h) | R::Actual(h, _) => Scope::Owned(h),
                 R::Data(h)
                 | R::Device(h)
@@ -333,8 +345,10 @@ impl LinkPath {
                 R::Replay(_) | R::SyncPos(_) => ReplayPos::parse(value).map(drop),
                 R::Version(..) => VersionValue::parse(value).map(drop),
                 R::Todo(..) => parse_switch(value).map(drop),
+                R::Verify(_) => VerifyOrder::parse(value).map(drop),
                 R::Actual(_, key) => match key {
                     ActualKey::Timestamp | ActualKey::Error => Ok(()),
+                    ActualKey::Verify => VerifyAnswer::parse(value).map(drop),
                     ActualKey::ReplayRate | ActualKey::FileRate | ActualKey::SyncRate => {
                         parse_number::<i64>(value, "bytes per second").map(drop)
                     }
@@ -425,79 +439,5 @@ fn name_value<T, E>(name: Result<T, E>, value: &str) -> Result<(), ValueError> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_path_of_the_worked_example_round_trips() {
-        for path in [
-            "ips/ip-A",
-            "ips/key-A",
-            "todo-global/deleted-A",
-            "todo-global/delete-000000001",
-            "alive-istore-test-bs7",
-            "exhausted-A",
-            "jammed-A",
-            "rest-space-db-1",
-            "resource-r1/size",
-            "resource-r1/primary",
-            "resource-r1/data-A",
-            "resource-r1/device-A",
-            "resource-r1/syncstatus-A",
-            "resource-r1/verifystatus-A",
-            "resource-r1/syncpos-A",
-            "resource-r1/actsize-A",
-            "resource-r1/connect-db-1",
-            "resource-r1/replay-istore-test-bs7",
-            "resource-r1/version-000000001-db-1",
-            "resource-r1/todo-A/allow-replay",
-            "resource-r1/actual-A/is-primary",
-            "resource-r1/actual-A/device-r1",
-            "resource-r1/actual-A/copy-syncstatus-A",
-            "resource-r1/actual-A/timestamp",
-        ] {
-            let parsed = LinkPath::parse(path).unwrap_or_else(|| panic!("{path}"));
-            assert_eq!(parsed.to_string(), path);
-        }
-    }
-
-    #[test]
-    fn what_is_not_of_the_tree_is_not_parsed() {
-        for path in [
-            "",
-            ".key-A",
-            "ips/.tmp-x",
-            "resource-r1/log-000000001-A",
-            "resource-r1/todo-A/other",
-            "resource-1x/size",
-            "resource-r1/size.new",
-            "resource-r1/version-1-A",
-            "todo-global/delete-1",
-            "resource-r1/a/b/c",
-            "../etc/passwd",
-            "resource-r1/../../x",
-            "alive-..",
-        ] {
-            assert_eq!(LinkPath::parse(path), None, "{path}");
-        }
-    }
-
-    #[test]
-    fn garbage_values_are_refused_with_the_grammar() {
-        for (path, bad) in [
-            ("resource-r1/size", "10G"),
-            ("resource-r1/primary", "a/b"),
-            ("resource-r1/replay-A", "log-1,0,0"),
-            ("resource-r1/todo-A/sync", "yes"),
-            ("resource-r1/data-A", "relative"),
-            ("todo-global/delete-000000001", "/mars/../etc/passwd"),
-            ("ips/key-A", "xyz"),
-            ("alive-A", "1\n"),
-        ] {
-            assert!(
-                LinkPath::parse(path).unwrap().check_value(bad).is_err(),
-                "{path} -> {bad}"
-            );
-        }
-    }
-}
+#[path = "link_tests.rs"]
+mod tests;

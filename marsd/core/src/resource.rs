@@ -9,6 +9,7 @@ use crate::link::{
 use crate::name::{HostName, ResourceName};
 use crate::position::{LogName, ReplayPos};
 use crate::tree::Tree;
+use crate::verify::{VerifyAnswer, VerifyOrder};
 use crate::version::VersionValue;
 
 /// One resource of a [`Tree`].
@@ -110,6 +111,18 @@ impl<'a> ResourceView<'a> {
     /// Whether a published fact of `host` is 1.
     pub fn actual(&self, host: &HostName, key: ActualKey) -> bool {
         self.get(ResourceLink::Actual(host.clone(), key)) == Some("1")
+    }
+
+    /// The last order to compare the disk of `host`.
+    pub fn verify_order(&self, host: &HostName) -> Option<VerifyOrder> {
+        self.get(ResourceLink::Verify(host.clone()))
+            .and_then(|v| VerifyOrder::parse(v).ok())
+    }
+
+    /// The last answer of `host` to such an order.
+    pub fn verify_answer(&self, host: &HostName) -> Option<VerifyAnswer> {
+        self.get(ResourceLink::Actual(host.clone(), ActualKey::Verify))
+            .and_then(|v| VerifyAnswer::parse(v).ok())
     }
 
     /// Whether `host` had to stop logging for lack of space: its writes bypass the log.

@@ -46,6 +46,7 @@ impl Brain {
         let error = res.visible_error(plan.error.take().or(shim_error), waiting, now);
         res.seen.error = error;
         self.act(name, plan, now);
+        self.act_verify(name, &facts, now);
         self.watch_disk(name);
         self.offer_logs(name, now);
         self.publish(name, &facts, now);
@@ -71,7 +72,7 @@ impl Brain {
         let busy = self
             .resources
             .get(name)
-            .is_some_and(|r| r.replay.is_some() || r.sync.is_some());
+            .is_some_and(|r| r.replay.is_some() || r.sync.is_some() || r.verify.holds());
         if let Some(step) = plan.switch {
             if !busy {
                 self.switch_log(name, &step);

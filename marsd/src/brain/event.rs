@@ -7,11 +7,13 @@ use mars_core::control::{Refusal, Resume, ShimStatus};
 use mars_core::log_format::LogTime;
 use mars_core::plan::LogOffer;
 use mars_core::tree::Problem;
+use mars_core::verify::VerifyOutcome;
 use mars_core::{HostName, LogName, ReplayPos, ResourceName, Tree};
 use mars_tree::control_socket::ControlSocket;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::net::{Announce, PeerConn};
+use crate::work::LogPart;
 
 /// One event; the brain changes its state in `apply` and plans afterwards.
 #[derive(Debug)]
@@ -59,6 +61,30 @@ pub enum ShimEvent {
     Gone,
 }
 
+/// What a comparison needs; who asked may be gone when the answer comes.
+#[derive(Debug)]
+pub enum VerifyAsk {
+    /// The disk without replay, and the peer.
+    Hold(oneshot::Sender<VerifyGrant>),
+    /// The logs behind the first position, as soon as they are here up to the second.
+    Logs(
+        ReplayPos,
+        ReplayPos,
+        oneshot::Sender<Result<Vec<LogPart>, String>>,
+    ),
+    /// Replay may go on; answered when it has got to the position.
+    Release(Option<ReplayPos>, oneshot::Sender<()>),
+}
+
+/// Leave to compare the disk.
+#[derive(Debug)]
+pub struct VerifyGrant {
+    /// The peer.
+    pub conn: PeerConn,
+    /// Both disks hold everything up to here.
+    pub both_have: ReplayPos,
+}
+
 /// What comes from a worker.
 #[derive(Debug)]
 pub enum WorkEvent {
@@ -104,4 +130,10 @@ pub enum WorkEvent {
     },
     /// The sync ended: the position from which it is consistent, or why it stopped.
     SyncEnded(Result<ReplayPos, String>),
+    /// A comparison needs something.
+    VerifyAsks(VerifyAsk),
+    /// A comparison has got so far, in bytes.
+    Verified(u64),
+    /// The comparison ended.
+    VerifyEnded(Result<VerifyOutcome, String>),
 }

@@ -9,6 +9,8 @@ mod res;
 mod shim_events;
 mod space;
 mod spawn;
+mod verify;
+mod verify_run;
 mod work_events;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -28,7 +30,7 @@ use crate::serve::Sources;
 use crate::shims::ShimContext;
 use crate::work::LogBoard;
 
-pub use event::{Event, ShimEvent, WorkEvent};
+pub use event::{Event, ShimEvent, VerifyAsk, VerifyGrant, WorkEvent};
 use peers::Peer;
 use res::Res;
 

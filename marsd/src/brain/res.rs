@@ -13,6 +13,7 @@ use mars_core::{HostName, LogName, ReplayPos, ReplayPos as Pos, ResourceName, Re
 use mars_tree::control_socket::ControlSocket;
 use tokio::sync::{oneshot, watch};
 
+use super::verify::Verify;
 use crate::shims::FIRST_BRAIN_ID;
 use crate::work::{Cancel, FetchProgress, RateMeter};
 
@@ -126,6 +127,7 @@ pub(super) struct Res {
     pub(super) replay: Option<ReplayRun>,
     pub(super) fetch: Option<FetchRun>,
     pub(super) sync: Option<SyncRun>,
+    pub(super) verify: Verify,
     pub(super) runs: u64,
     pub(super) failed: Option<(String, Instant)>,
     pub(super) waiting: Option<(String, Instant)>,
@@ -195,6 +197,7 @@ impl Res {
             shim,
             syncing: self.sync.is_some(),
             replaying: self.replay.is_some(),
+            verifying: self.verify.holds(),
             offers,
             failed,
             exhausted,

@@ -336,5 +336,6 @@ impl Res {
         if let Some(run) = &self.sync {
             run.cancel.cancel();
         }
+        self.verify.cancel();
     }
 }

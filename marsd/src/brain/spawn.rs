@@ -18,14 +18,14 @@ use crate::work::{
 
 /// Where a worker reports to, and as which run.
 #[derive(Clone)]
-struct Reporter {
-    events: UnboundedSender<Event>,
-    res: ResourceName,
-    run: u64,
+pub(super) struct Reporter {
+    pub(super) events: UnboundedSender<Event>,
+    pub(super) res: ResourceName,
+    pub(super) run: u64,
 }
 
 impl Reporter {
-    fn send(&self, event: WorkEvent) {
+    pub(super) fn send(&self, event: WorkEvent) {
         // Nobody listens only when the daemon ends.
         let _ = self
             .events
@@ -42,7 +42,9 @@ impl Brain {
         match (&res.replay, want) {
             (Some(run), Some(pos)) if run.log == pos.log => {}
             (Some(run), _) => run.cancel.cancel(),
-            (None, Some(pos)) if res.sync.is_none() => self.start_replay(name, pos.clone()),
+            (None, Some(pos)) if res.sync.is_none() && !res.verify.holds() => {
+                self.start_replay(name, pos.clone())
+            }
             (None, _) => {}
         }
     }
@@ -163,7 +165,9 @@ impl Brain {
             (Some(run), Some((peer, at))) if run.peer == peer && run.written == at => {}
             (Some(run), _) => run.cancel.cancel(),
             (None, Some((peer, from)))
-                if res.replay.is_none() && res.sync_after.is_none_or(|t| now >= t) =>
+                if res.replay.is_none()
+                    && !res.verify.holds()
+                    && res.sync_after.is_none_or(|t| now >= t) =>
             {
                 self.start_sync(name, peer, from);
             }

@@ -60,6 +60,9 @@ impl Brain {
                 self.apply_synced(&name, run, synced, (ok, bad), received, now);
             }
             WorkEvent::SyncEnded(result) => self.apply_sync_ended(&name, run, result, now),
+            WorkEvent::VerifyAsks(ask) => self.apply_verify_asks(&name, run, ask),
+            WorkEvent::Verified(bytes) => self.apply_verified(&name, run, bytes),
+            WorkEvent::VerifyEnded(result) => self.apply_verify_ended(&name, run, result),
         }
         self.dirty.insert(name);
     }

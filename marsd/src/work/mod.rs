@@ -17,6 +17,9 @@ pub mod replay;
 pub mod sync;
 pub mod sync_proto;
 pub mod sync_serve;
+pub mod touched;
+pub mod verify;
+mod verify_pass;
 
 #[cfg(test)]
 mod fetch_tests;
@@ -26,6 +29,8 @@ mod replay_tests;
 mod sync_tests;
 #[cfg(test)]
 mod testkit;
+#[cfg(test)]
+mod verify_tests;
 
 pub use board::{LogBoard, LogState, Offer};
 pub use check::{ScanEnd, prepare_fetch, scan_valid_end, truncate_log};
@@ -39,6 +44,8 @@ pub use replay::{
 pub use sync::{SyncEnd, SyncError, SyncJob, SyncProgress, sync};
 pub use sync_serve::{SyncSource, serve_sync};
 pub use tokio_util::sync::CancellationToken as Cancel;
+pub use touched::LogPart;
+pub use verify::{Grant, VerifyError, VerifyHost, VerifyJob, verify};
 
 use std::io;
 

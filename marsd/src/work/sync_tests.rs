@@ -18,15 +18,15 @@ use super::sync_proto::*;
 use super::testkit::TempLog;
 use super::*;
 
-const DEADLINE: Duration = Duration::from_secs(60);
-const MIB: u64 = 1 << 20;
+pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
+pub(crate) const MIB: u64 = 1 << 20;
 
-fn log_name() -> LogName {
+pub(crate) fn log_name() -> LogName {
     LogName::new(1, &HostName::new("a").unwrap())
 }
 
 /// Bytes that look different in every block and for every seed.
-fn pattern(size: u64, seed: u64) -> Vec<u8> {
+pub(crate) fn pattern(size: u64, seed: u64) -> Vec<u8> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let words = usize::try_from(size / 8).unwrap();
     let mut next = || {
@@ -38,14 +38,14 @@ fn pattern(size: u64, seed: u64) -> Vec<u8> {
     (0..words).flat_map(|_| next()).collect()
 }
 
-struct Pair {
+pub(crate) struct Pair {
     _dir: tempfile::TempDir,
-    source: PathBuf,
-    target: PathBuf,
-    size: u64,
+    pub(crate) source: PathBuf,
+    pub(crate) target: PathBuf,
+    pub(crate) size: u64,
 }
 
-fn pair(source: &[u8], target: &[u8]) -> Pair {
+pub(crate) fn pair(source: &[u8], target: &[u8]) -> Pair {
     let dir = tempfile::tempdir().unwrap();
     let path = |name: &str| dir.path().join(name);
     let (s, t) = (path("source"), path("target"));
@@ -72,7 +72,7 @@ impl Pair {
         }
     }
 
-    fn served(&self) -> SyncSource {
+    pub(crate) fn served(&self) -> SyncSource {
         SyncSource {
             disk_path: self.source.clone(),
             size: self.size,
@@ -81,7 +81,7 @@ impl Pair {
         }
     }
 
-    fn equal(&self) -> bool {
+    pub(crate) fn equal(&self) -> bool {
         std::fs::read(&self.source).unwrap() == std::fs::read(&self.target).unwrap()
     }
 }
@@ -242,14 +242,14 @@ async fn every_refusal_says_why() {
 }
 
 /// A primary: every write goes to the log first and to the disk some writes later, in another order.
-struct Primary {
-    log: Arc<Mutex<TempLog>>,
+pub(crate) struct Primary {
+    pub(crate) log: Arc<Mutex<TempLog>>,
     stop: Arc<AtomicBool>,
     thread: std::thread::JoinHandle<()>,
 }
 
 impl Primary {
-    fn start(disk: &Path, size: u64, seed: u64) -> Self {
+    pub(crate) fn start(disk: &Path, size: u64, seed: u64) -> Self {
         let log = Arc::new(Mutex::new(TempLog::new()));
         let stop = Arc::new(AtomicBool::new(false));
         let file = OpenOptions::new().write(true).open(disk).unwrap();
@@ -280,7 +280,7 @@ impl Primary {
         Self { log, stop, thread }
     }
 
-    fn stop(self) -> Arc<Mutex<TempLog>> {
+    pub(crate) fn stop(self) -> Arc<Mutex<TempLog>> {
         self.stop.store(true, Ordering::Relaxed);
         self.thread.join().unwrap();
         self.log
@@ -288,7 +288,7 @@ impl Primary {
 }
 
 /// The state of the primary's device at log position `end`.
-fn device_at(base: &[u8], log: &[u8], end: u64) -> Vec<u8> {
+pub(crate) fn device_at(base: &[u8], log: &[u8], end: u64) -> Vec<u8> {
     let mut device = base.to_vec();
     let log = &log[..usize::try_from(end).unwrap()];
     let walked = check::walk(log, |record, payload| {

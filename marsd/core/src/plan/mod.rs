@@ -13,6 +13,7 @@ mod space;
 mod sync;
 #[cfg(test)]
 mod tests;
+mod verify;
 
 use alloc::collections::BTreeMap;
 use alloc::string::String;
@@ -32,6 +33,7 @@ pub use publish::{Published, position_links, publish};
 pub use shim::shim_position;
 pub use space::{SpaceStep, plan_space};
 pub use sync::{is_consistent, sync_needed};
+pub use verify::{LogSpan, VerifyStep, logs_between, plan_verify};
 
 /// What a peer can send of one logfile.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -69,6 +71,8 @@ pub struct Facts {
     pub syncing: bool,
     /// A replay runs.
     pub replaying: bool,
+    /// The disk is being compared and must not be written.
+    pub verifying: bool,
     /// What each connected peer offers.
     pub offers: BTreeMap<HostName, Vec<LogOffer>>,
     /// Why a worker gave up at the present position: nothing new is started until that changes.
@@ -156,7 +160,7 @@ pub fn plan(view: ResourceView<'_>, facts: &Facts, me: &HostName) -> Plan {
     if view.switch(me, Switch::Connect) && !facts.exhausted && view.sync_status(me).is_some() {
         plan.fetch = fetch::plan_fetch(view, facts, pos, me);
     }
-    if plan.sync.is_none() && !facts.syncing {
+    if plan.sync.is_none() && !facts.syncing && !facts.verifying {
         log::plan_log(view, facts, pos, me, primary, &mut plan);
     }
     plan
