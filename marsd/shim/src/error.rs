@@ -4,6 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use mars_core::control::Refusal;
+use mars_tree::TreeError;
 
 /// An error of the shim.
 #[derive(Debug, thiserror::Error)]
@@ -29,6 +30,23 @@ pub enum ShimError {
         /// Who uses it.
         by: String,
     },
+}
+
+impl From<TreeError> for ShimError {
+    fn from(e: TreeError) -> Self {
+        match e {
+            TreeError::Io {
+                operation,
+                path,
+                cause,
+            } => Self::Io {
+                operation,
+                path,
+                cause,
+            },
+            other => Self::Invalid(other.to_string()),
+        }
+    }
 }
 
 impl ShimError {

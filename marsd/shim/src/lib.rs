@@ -14,7 +14,6 @@ pub mod log_file;
 pub mod loop_device;
 pub mod map;
 pub mod memory;
-pub mod passed;
 pub mod process;
 pub mod server;
 pub mod service;

@@ -16,8 +16,8 @@ use crate::error::ShimError;
 use crate::fuse_mount;
 use crate::log_file::{cut_log, open_chain, open_new};
 use crate::loop_device::{LoopDevice, release_stale};
-use crate::passed::{load_passed, prepare_passed};
 use crate::users::find_users;
+use mars_tree::passed::{load_passed, prepare_passed};
 
 /// Interval in which status is sent while a verb is carried out.
 const TICK: Duration = Duration::from_millis(5);

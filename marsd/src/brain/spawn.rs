@@ -5,6 +5,7 @@ use tokio::time::Instant;
 
 use mars_core::log_format::LogTime;
 use mars_core::{HostName, LogName, ReplayPos, ResourceName};
+use mars_tree::passed::load_passed;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::watch;
 
@@ -50,6 +51,9 @@ impl Brain {
     }
 
     fn start_replay(&mut self, name: &ResourceName, pos: ReplayPos) {
+        if pos.log.host == self.me && self.skip_passed(name, &pos) {
+            return;
+        }
         let view = self.tree.resource(name);
         let (Some(disk), Some(size)) = (view.data(&self.me), view.size_bytes()) else {
             return;
@@ -98,6 +102,31 @@ impl Brain {
         };
         let tail = own.then_some(safe);
         tokio::task::spawn_blocking(move || run_replay(job, cancel, &reporter, tail));
+    }
+
+    /// After pass-through the disk is newer than the own logs before the mark: they are not applied again, and the
+    /// position goes behind them (`symlink-spec.md` section 8.6). Tells whether nothing is to be replayed now.
+    fn skip_passed(&mut self, name: &ResourceName, pos: &ReplayPos) -> bool {
+        let mark = load_passed(&self.dir.resource_dir(name), &pos.log);
+        let Some(res) = self.resources.get_mut(name) else {
+            return true;
+        };
+        match mark {
+            Ok(Some((log, end))) if (log.seq, end) > pos.order() => {
+                tracing::warn!(resource = %name, "writes behind {log} byte {end} went past the logs: nothing before it is replayed");
+                res.pos = Some(ReplayPos::new(log.clone(), end));
+                res.log_end = Some(end);
+                self.trim_own_log(name, &log, end, Instant::now());
+                self.publish_now(name);
+                self.dirty.insert(name.clone());
+                true
+            }
+            Ok(_) => false,
+            Err(e) => {
+                res.fail(name, e.to_string(), Instant::now());
+                true
+            }
+        }
     }
 
     /// Fetches `want`, or nothing.

@@ -95,7 +95,13 @@ impl Brain {
 
     /// What follows the last whole record of an own log was never acknowledged as stable: it is cut off. What stands
     /// before it is made stable before it is offered.
-    fn trim_own_log(&mut self, name: &ResourceName, log: &LogName, end: u64, now: Instant) {
+    pub(super) fn trim_own_log(
+        &mut self,
+        name: &ResourceName,
+        log: &LogName,
+        end: u64,
+        now: Instant,
+    ) {
         if log.host != self.me {
             return;
         }

@@ -12,6 +12,7 @@ pub mod key;
 mod load;
 mod lock;
 pub mod manifest;
+pub mod passed;
 mod write;
 
 pub use daemon::load_daemon_lock;

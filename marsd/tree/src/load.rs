@@ -91,27 +91,30 @@ impl TreeDir {
         names
     }
 
+    /// Everything at the root, and what is in the wanted directories there. The others are not even opened.
     fn load_dirs(&self, wanted: impl Fn(&str) -> bool) -> Loaded {
         let mut loaded = Loaded::default();
-        if let Err(e) = fs::read_dir(self.root()) {
-            loaded.problem(&self.root().display().to_string(), e.to_string());
-            return loaded;
-        }
-        let walk = WalkDir::new(self.root())
-            .min_depth(1)
-            .max_depth(DEPTH)
-            .sort_by_file_name()
-            .into_iter()
-            .filter_entry(|e| {
-                let skipped = e.depth() == 1
-                    && e.file_type().is_dir()
-                    && !e.file_name().to_str().is_none_or(&wanted);
-                !skipped && is_visited(self.root(), e)
-            });
-        for entry in walk {
-            match entry {
-                Ok(entry) => loaded.take(self, &entry),
-                Err(e) => loaded.walk_error(self, &e),
+        let listed = fs::read_dir(self.root()).and_then(Iterator::collect::<io::Result<Vec<_>>>);
+        let mut entries = match listed {
+            Ok(entries) => entries,
+            Err(e) => {
+                loaded.problem(&self.root().display().to_string(), e.to_string());
+                return loaded;
+            }
+        };
+        // Whoever walks from the root on opens every directory.
+        entries.retain(|e| {
+            !e.file_type().is_ok_and(|t| t.is_dir()) || e.file_name().to_str().is_none_or(&wanted)
+        });
+        entries.sort_by_key(fs::DirEntry::file_name);
+        for entry in entries {
+            let walk = WalkDir::new(entry.path()).max_depth(DEPTH - 1);
+            let inner = walk.sort_by_file_name().into_iter();
+            for entry in inner.filter_entry(|e| is_visited(self.root(), e)) {
+                match entry {
+                    Ok(entry) => loaded.take(self, &entry),
+                    Err(e) => loaded.walk_error(self, &e),
+                }
             }
         }
         loaded

@@ -9,7 +9,7 @@ use mars_core::LogName;
 
 use super::command::{Command, Shared};
 use crate::error::ShimError;
-use crate::passed::store_passed;
+use mars_tree::passed::store_passed;
 
 /// Work that may take long.
 #[derive(Debug)]
@@ -73,7 +73,7 @@ fn carry_out(job: Job) -> Command {
             Command::Trimmed { base, result }
         }
         Job::Mark { dir, log, end } => Command::Marked {
-            result: store_passed(&dir, &log, end),
+            result: store_passed(&dir, &log, end).map_err(Into::into),
         },
     }
 }

@@ -3,7 +3,7 @@
 //! Writes that went straight to the disk are in no log. If the process (or the node) dies before marsd has taken note
 //! of the position, the records before it would be applied again, over newer data. Therefore the position is stored
 //! durably before the first such write, in the hidden file `.passed` beside the logs, and [`load_passed`] is asked
-//! whenever a log is opened. The file is made, with its block, when logging begins: a full file system is a main
+//! whenever a log is opened or replayed. The file is made, with its block, when logging begins: a full file system is a main
 //! reason for pass-through.
 
 use std::fs::{File, OpenOptions};
@@ -11,8 +11,9 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use mars_core::LogName;
+use mars_core::position::ValueError;
 
-use crate::error::ShimError;
+use crate::error::TreeError;
 
 const SIZE: usize = 256;
 
@@ -20,7 +21,7 @@ fn mark_path(dir: &Path) -> PathBuf {
     dir.join(".passed")
 }
 
-fn open_mark(dir: &Path) -> Result<File, ShimError> {
+fn open_mark(dir: &Path) -> Result<File, TreeError> {
     let path = mark_path(dir);
     OpenOptions::new()
         .read(true)
@@ -29,13 +30,13 @@ fn open_mark(dir: &Path) -> Result<File, ShimError> {
         .truncate(false)
         .mode(0o600)
         .open(&path)
-        .map_err(|e| ShimError::io("open", &path, e))
+        .map_err(|e| TreeError::io("open", &path, e))
 }
 
 /// Makes sure that [`store_passed`] needs no space.
-pub fn prepare_passed(dir: &Path) -> Result<(), ShimError> {
+pub fn prepare_passed(dir: &Path) -> Result<(), TreeError> {
     let path = mark_path(dir);
-    let failed = |e| ShimError::io("prepare", &path, e);
+    let failed = |e| TreeError::io("prepare", &path, e);
     let file = open_mark(dir)?;
     if file.metadata().map_err(failed)?.len() < SIZE as u64 {
         file.write_all_at(&[b' '; SIZE], 0).map_err(failed)?;
@@ -46,33 +47,33 @@ pub fn prepare_passed(dir: &Path) -> Result<(), ShimError> {
 }
 
 /// Stores that everything in `log` before byte `end`, and everything in older logs, is on the disk.
-pub fn store_passed(dir: &Path, log: &LogName, end: u64) -> Result<(), ShimError> {
+pub fn store_passed(dir: &Path, log: &LogName, end: u64) -> Result<(), TreeError> {
     let path = mark_path(dir);
     let text = format!("{log},{end},");
     let file = open_mark(dir)?;
     file.write_all_at(format!("{text:<SIZE$}").as_bytes(), 0)
         .and_then(|()| file.sync_all())
-        .map_err(|e| ShimError::io("store", &path, e))
+        .map_err(|e| TreeError::io("store", &path, e))
 }
 
 /// The mark, if it concerns `log`: it names this log or a newer one. Nothing before it may be applied any more, and
 /// writes behind it are in no log.
-pub fn load_passed(dir: &Path, log: &LogName) -> Result<Option<(LogName, u64)>, ShimError> {
+pub fn load_passed(dir: &Path, log: &LogName) -> Result<Option<(LogName, u64)>, TreeError> {
     let path = mark_path(dir);
     let text = match std::fs::read_to_string(&path) {
         Ok(text) => text,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(e) => return Err(ShimError::io("read", &path, e)),
+        Err(e) => return Err(TreeError::io("read", &path, e)),
     };
     if text.trim().is_empty() {
         return Ok(None);
     }
-    let mark = parse_mark(&text).ok_or_else(|| {
-        ShimError::Invalid(format!(
-            "{} does not say log-NNNNNNNNN-HOST,POS, but '{}'; remove it if the disk is not newer than the log",
-            path.display(),
-            text.trim()
-        ))
+    let mark = parse_mark(&text).ok_or_else(|| TreeError::Value {
+        path,
+        cause: ValueError::new(
+            text.trim(),
+            "log-NNNNNNNNN-HOST,POS, (remove the file if the disk is not newer than the log)",
+        ),
     })?;
     Ok(Some(mark).filter(|(marked, _)| marked.seq >= log.seq))
 }
