@@ -108,7 +108,9 @@ impl TreeDir {
         });
         entries.sort_by_key(fs::DirEntry::file_name);
         for entry in entries {
-            let walk = WalkDir::new(entry.path()).max_depth(DEPTH - 1);
+            let walk = WalkDir::new(entry.path())
+                .max_depth(DEPTH - 1)
+                .follow_root_links(false);
             let inner = walk.sort_by_file_name().into_iter();
             for entry in inner.filter_entry(|e| is_visited(self.root(), e)) {
                 match entry {
