@@ -114,7 +114,7 @@ fn a_garbage_value_is_reported_and_stops_nothing_else() -> Result {
         cluster.wait("the other resource goes on", 60, || {
             is_caught_up(a, b, "other")
         })?;
-        assert_eq!(b.processes("marsd")?.len(), 1);
+        assert!(!b.processes("marsd")?.is_empty(), "marsd has ended");
         Ok(())
     })
 }

@@ -21,7 +21,7 @@ fn killed_under_load(victim: fn(&Cluster) -> &Node) -> Result {
             cluster.wait("the load goes on", 30, || {
                 last_reported(&load.output()) >= (round * WRITES / 6).min(WRITES)
             })?;
-            assert_eq!(victim(cluster).kill9("marsd")?, 1);
+            victim(cluster).kill9("marsd")?;
             let before = last_reported(&load.output());
             if before < WRITES {
                 cluster.wait("writes are acknowledged without marsd", 30, || {
