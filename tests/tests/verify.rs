@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use mars_tests::oracle::same_disks;
 use mars_tests::setup::{DEVICE, DISK, PAIR, RESOURCE};
-use mars_tests::{Node, Result, scenario};
+use mars_tests::{Context, Node, Result, scenario};
 
 const BYTES: u64 = 96 << 20;
 /// In the second half of the disk, which the load leaves alone.
@@ -17,12 +17,12 @@ fn flip(node: &Node, byte: u64) -> Result {
         .read(true)
         .write(true)
         .open(image)
-        .unwrap();
+        .context("open the disk")?;
     let mut data = [0];
-    file.read_exact_at(&mut data, byte).unwrap();
-    file.write_all_at(&[data[0] ^ 0x40], byte).unwrap();
-    file.sync_all().unwrap();
-    Ok(())
+    file.read_exact_at(&mut data, byte)
+        .and_then(|()| file.write_all_at(&[data[0] ^ 0x40], byte))
+        .and_then(|()| file.sync_all())
+        .context("flip a bit of the disk")
 }
 
 #[test]
