@@ -50,10 +50,9 @@ fn a_switch_command_reads_only_its_resource() {
     }
     times.sort();
     println!(
-        "{command} of 1 in {RESOURCES} resources: median {:?}, best {:?}",
+        "connect of 1 in {RESOURCES} resources: median {:?}, best {:?}",
         times[RUNS / 2],
-        times[0],
-        command = "connect"
+        times[0]
     );
     // The best run: the others measure what else the machine does.
     assert!(times[0] < Duration::from_millis(20), "{times:?}");
