@@ -113,7 +113,7 @@ impl TreeDir {
     }
 
     /// Removes the directory of a resource that holds no links any more, with its empty subdirectories, its logfiles and
-    /// what interrupted writers left behind; tells whether it is gone. Whatever else lies there stays, and keeps it.
+    /// its hidden files; tells whether it is gone. Whatever else lies there stays, and keeps it.
     pub fn remove_resource_dir(&self, res: &ResourceName) -> Result<bool, TreeError> {
         let home = self.resource_dir(res);
         for entry in entries(&home)? {
@@ -123,13 +123,12 @@ impl TreeDir {
                 .map_err(|e| TreeError::io("look at", &entry.path(), e))?;
             if kind.is_dir() {
                 for inner in entries(&entry.path())? {
-                    if inner.file_name().as_encoded_bytes().starts_with(b".tmp-") {
+                    if inner.file_name().as_encoded_bytes().starts_with(b".") {
                         self.unlink(&inner.path())?;
                     }
                 }
                 remove_empty_dir(&entry.path())?;
-            } else if name.starts_with(".tmp-") || (kind.is_file() && LogName::parse(&name).is_ok())
-            {
+            } else if name.starts_with('.') || (kind.is_file() && LogName::parse(&name).is_ok()) {
                 self.unlink(&entry.path())?;
             }
         }

@@ -335,7 +335,9 @@ fn one_resource_is_loaded_without_the_others_and_its_directory_removed_when_empt
     for link in tree.resource(&res).links().map(|(link, _)| link.clone()) {
         dir.remove(&LinkPath::res(&res, link)).unwrap();
     }
-    fs::write(dir.resource_dir(&res).join(".tmp-size.1-0"), "").unwrap();
+    for hidden in [".tmp-size.1-0", ".passed", "todo-A/.tmp-attach.1-0"] {
+        fs::write(dir.resource_dir(&res).join(hidden), "").unwrap();
+    }
     assert!(dir.remove_resource_dir(&res).unwrap());
     assert!(!dir.resource_dir(&res).exists());
     assert!(dir.remove_resource_dir(&res).unwrap(), "it is gone already");
