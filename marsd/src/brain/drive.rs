@@ -31,6 +31,7 @@ impl Brain {
         if res.pos.is_none() {
             // Not (or no longer) a member.
             res.cancel_all();
+            self.withdraw_logs(name);
             return;
         }
         let facts = res.facts(offers, self.exhausted, now);

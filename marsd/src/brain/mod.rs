@@ -262,6 +262,7 @@ impl Brain {
                             != Some(res.as_str())
                     });
                     self.tree.logs.remove(&res);
+                    self.withdraw_logs(&res);
                     self.resources.remove(&res);
                     self.dirty.remove(&res);
                 }

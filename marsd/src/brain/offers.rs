@@ -53,6 +53,24 @@ impl Brain {
         });
     }
 
+    /// Offers no log any more: this node is no member (any more).
+    pub(super) fn withdraw_logs(&mut self, name: &ResourceName) {
+        let Some(res) = self.resources.get_mut(name) else {
+            return;
+        };
+        let offered = std::mem::take(&mut res.offered);
+        if offered.is_empty() {
+            return;
+        }
+        for offer in &offered {
+            self.board.forget(name, &offer.log);
+        }
+        self.tell(&Announce::Logs {
+            resource: name.clone(),
+            logs: Vec::new(),
+        });
+    }
+
     fn current_offers(&self, name: &ResourceName, res: &Res) -> Vec<LogOffer> {
         let view = self.tree.resource(name);
         let Some(pos) = &res.pos else {
