@@ -165,6 +165,11 @@ fn an_unknown_peer_and_a_wrong_key_get_no_byte() -> Result {
             a.run(&format!("test -b {DEVICE} && echo served"))?.trim(),
             "served"
         );
+        cluster.wait("the primary has written back", 30, || {
+            let end = a.logs(RESOURCE).pop();
+            matches!((end, a.replay(RESOURCE)), (Some((log, size)), Some(at))
+                if at.log.to_string() == log && at.pos == size && size > 0)
+        })?;
         same_disks(a, b, DISK).expect_err("nothing was replicated");
         Ok(())
     })
