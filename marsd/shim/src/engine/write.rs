@@ -66,6 +66,10 @@ impl Engine {
                 return false;
             }
             write.done += u32::try_from(len).unwrap_or(0);
+            // The log is written while the rest is copied.
+            if self.log.worth_writing() {
+                self.pump_log();
+            }
         }
         self.acks.push_back(Ack {
             end: self.log.staged,
