@@ -127,6 +127,8 @@ fn state(pid: i32) -> Option<char> {
     stat_fields(pid)?.first()?.chars().next()
 }
 
+/// Whether it only waits for its parent. The first thread of a process is a zombie already while others still end.
 fn is_zombie(pid: i32) -> bool {
-    matches!(state(pid), Some('Z' | 'X'))
+    let threads = || fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count);
+    matches!(state(pid), Some('Z' | 'X')) && threads() <= 1
 }
