@@ -6,13 +6,14 @@ use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use tokio::time::Instant;
+use std::time::Duration;
 
 use mars_core::LinkPath;
 use mars_tree::{Env, TreeDir, key};
 use nix::fcntl::{Flock, FlockArg};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc::{self, UnboundedSender};
+use tokio::time::{Instant, sleep};
 
 use crate::brain::{Brain, Event, Setup, TICK};
 use crate::net::{
@@ -22,6 +23,10 @@ use crate::serve::{Serving, Sources};
 use crate::shims::ShimContext;
 use crate::watch;
 use crate::work::LogBoard;
+
+/// How long the end of an earlier marsd is waited for, and how often it is looked at.
+const LOCK_PATIENCE: Duration = Duration::from_secs(3);
+const LOCK_RETRY: Duration = Duration::from_millis(20);
 
 /// How the daemon is run.
 #[derive(Debug, Clone)]
@@ -63,7 +68,7 @@ pub async fn run(options: Options) -> Result<(), Failure> {
         .recursive(true)
         .mode(0o700)
         .create(&env.run)?;
-    let _only_one = lock(&env.run)?;
+    let _only_one = lock(&env.run).await?;
     let dir = TreeDir::new(env.dir.clone());
     let node_key = key::load_or_create(&env.dir, &env.host)?;
     if dir
@@ -132,15 +137,26 @@ fn own_port(dir: &TreeDir, env: &Env) -> u16 {
         .map_or(DEFAULT_PORT, |address| address.port)
 }
 
-fn lock(run_dir: &Path) -> Result<Flock<File>, Failure> {
+/// A killed predecessor holds its lock until its last thread has ended: that is waited for.
+async fn lock(run_dir: &Path) -> Result<Flock<File>, Failure> {
     let path = run_dir.join("marsd.lock");
-    let file = File::options()
+    let mut file = File::options()
         .create(true)
         .truncate(false)
         .write(true)
         .open(&path)?;
-    Flock::lock(file, FlockArg::LockExclusiveNonblock)
-        .map_err(|_| format!("another marsd runs already ({} is locked)", path.display()).into())
+    let deadline = Instant::now() + LOCK_PATIENCE;
+    loop {
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => return Ok(lock),
+            Err(_) if Instant::now() >= deadline => {
+                let path = path.display();
+                return Err(format!("another marsd runs already ({path} is locked)").into());
+            }
+            Err((same, _)) => file = same,
+        }
+        sleep(LOCK_RETRY).await;
+    }
 }
 
 fn spawn_signals(events: UnboundedSender<Event>) -> io::Result<()> {
