@@ -8,7 +8,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use mars_core::{Stamp, Tree};
-use mars_tree::{Env, wall_clock};
+use mars_tree::{Env, load_daemon_lock, wall_clock};
 use nix::fcntl::OFlag;
 use nix::sys::stat::{major, minor};
 
@@ -98,7 +98,7 @@ impl Facts {
             parameters: load_parameters(env),
             partition_kib: load_partition(env),
             mounts,
-            daemon_lock: load_daemon_lock(env),
+            daemon_lock: load_daemon_lock(&env.run),
             warnings: messages("warnings"),
             errors: messages("errors"),
         }
@@ -159,24 +159,6 @@ fn load_partition(env: &Env) -> Option<u64> {
     let stat = nix::sys::statvfs::statvfs(&env.dir).ok()?;
     let bytes = stat.blocks().checked_mul(stat.fragment_size())?;
     Some(bytes / 1024)
-}
-
-/// Looks at the list of locks: trying to take the lock could stop a marsd that is just starting.
-fn load_daemon_lock(env: &Env) -> Option<bool> {
-    let inode = fs::metadata(env.run.join("marsd.lock")).ok()?.ino();
-    let table = load_end(Path::new("/proc/locks"), TABLE_BYTES)?;
-    Some(is_locked(&table, inode))
-}
-
-/// Whether `/proc/locks` names a lock by `flock(2)` on the file with this inode number. The device is not compared: some
-/// file systems show another one here than in the file's metadata.
-fn is_locked(table: &str, inode: u64) -> bool {
-    table.lines().any(|line| {
-        let mut fields = line.split_whitespace();
-        let is_flock = fields.nth(1) == Some("FLOCK");
-        let file = fields.nth(3).and_then(|f| f.rsplit(':').next());
-        is_flock && file.and_then(|n| n.parse().ok()) == Some(inode)
-    })
 }
 
 fn load_messages(env: &Env, name: &str) -> Vec<String> {
@@ -273,14 +255,6 @@ mod tests {
             ("7:3", "/dev/loop3")
         );
         assert_eq!(unescape("a\\04"), "a\\04");
-    }
-
-    #[test]
-    fn a_lock_is_found_by_its_kind_and_inode() {
-        let table = "1: POSIX  ADVISORY  WRITE 810 fe:00:17 0 EOF\n\
-                     2: FLOCK  ADVISORY  WRITE 811 fe:00:131123 0 EOF\n2: -> FLOCK\n";
-        assert!(is_locked(table, 131_123));
-        assert!(!is_locked(table, 17) && !is_locked(table, 0));
     }
 
     #[test]

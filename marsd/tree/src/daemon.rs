@@ -29,8 +29,12 @@ mod tests {
 
     #[test]
     fn a_lock_is_found_by_its_kind_and_inode() {
-        let table = "1: FLOCK  ADVISORY  WRITE 412 00:1a:131123 0 EOF\n2: POSIX  ADVISORY  WRITE 9 08:01:17 0 EOF\n";
-        assert!(is_locked(table, 131_123));
-        assert!(!is_locked(table, 17) && !is_locked(table, 0));
+        let one = "1: FLOCK  ADVISORY  WRITE 412 00:1a:131123 0 EOF\n2: POSIX  ADVISORY  WRITE 9 08:01:17 0 EOF\n";
+        let with_waiter = "1: POSIX  ADVISORY  WRITE 810 fe:00:17 0 EOF\n\
+                           2: FLOCK  ADVISORY  WRITE 811 fe:00:131123 0 EOF\n2: -> FLOCK\n";
+        for table in [one, with_waiter] {
+            assert!(is_locked(table, 131_123));
+            assert!(!is_locked(table, 17) && !is_locked(table, 0));
+        }
     }
 }
