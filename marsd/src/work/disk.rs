@@ -333,7 +333,6 @@ mod tests {
     }
 
     #[test]
-    #[ignore = "needs root and a free loop device"]
     fn a_block_device_is_claimed_and_a_second_claim_says_so() {
         let (_dir, path) = file(1 << 20);
         let losetup = |args: &[&str]| {
