@@ -5,17 +5,15 @@ use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
 use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use mars_core::{Stamp, Tree};
-use mars_tree::{Env, load_daemon_lock, wall_clock};
+use mars_tree::{Env, load_daemon_lock, param_file, wall_clock};
 use nix::fcntl::OFlag;
 use nix::sys::stat::{major, minor};
 
 use crate::options::{Options, Show};
 
-/// Where the parameters and messages of the kernel module stand.
-const PROC: &str = "/proc/sys/mars";
 /// Where the kernel tells whether the module is loaded.
 const MODULE: &str = "/sys/module/mars";
 /// Messages shown at most, the newest.
@@ -136,16 +134,9 @@ fn load_module() -> Option<String> {
     })
 }
 
-/// Where parameters and messages stand: those of the kernel module, or what marsd publishes beside its sockets.
-fn places(env: &Env, name: &str) -> [PathBuf; 2] {
-    [Path::new(PROC).join(name), env.run.join("sys").join(name)]
-}
-
 fn load_parameters(env: &Env) -> BTreeMap<&'static str, String> {
     let value = |name: &str| {
-        let text = places(env, name)
-            .iter()
-            .find_map(|path| load_end(path, SMALL_BYTES))?;
+        let text = load_end(&param_file(env, name), SMALL_BYTES)?;
         let last = text.lines().next_back()?;
         Some(last.replace('\t', ""))
     };
@@ -162,10 +153,7 @@ fn load_partition(env: &Env) -> Option<u64> {
 }
 
 fn load_messages(env: &Env, name: &str) -> Vec<String> {
-    let text = places(env, name)
-        .iter()
-        .find_map(|path| load_end(path, MESSAGES_BYTES))
-        .unwrap_or_default();
+    let text = load_end(&param_file(env, name), MESSAGES_BYTES).unwrap_or_default();
     let lines: Vec<String> = text.lines().map(str::to_string).collect();
     let skip = lines.len().saturating_sub(MESSAGES_MAX);
     lines.into_iter().skip(skip).collect()

@@ -12,6 +12,7 @@ pub mod key;
 mod load;
 mod lock;
 pub mod manifest;
+mod params;
 pub mod passed;
 mod write;
 
@@ -21,3 +22,4 @@ pub use env::{Env, EnvError, wall_clock};
 pub use error::TreeError;
 pub use load::Loaded;
 pub use lock::TreeLock;
+pub use params::{param_file, params_dir};
