@@ -1,0 +1,11 @@
+//! The parts of the kernel module that need no kernel: the same source files are compiled into `mars.ko`.
+//!
+//! Core only, no allocation: memory is given by the caller.
+#![no_std]
+#![forbid(unsafe_code)]
+
+#[allow(clippy::cast_possible_truncation)] // shared with the kernel: casts are commented there
+#[path = "../../abi.rs"]
+pub mod abi;
+#[cfg(test)]
+mod abi_tests;
