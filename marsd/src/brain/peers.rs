@@ -6,13 +6,12 @@ use std::time::Duration;
 
 use mars_core::plan::LogOffer;
 use mars_core::{HostName, LinkPath, ResourceName};
-use mars_tree::TreeDir;
 use tokio::sync::mpsc::{self, Receiver, UnboundedSender};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::{Brain, Event};
-use crate::net::{Announce, Mirror, NetContext, PeerConn, PeerEntry, dial, mirror, watch_client};
+use crate::net::{Announce, Mirror, NetContext, PeerConn, PeerEntry, dial, load_staged, mirror, watch_client};
 
 /// Time between two mirrors of the whole tree of a peer.
 const WHOLE_INTERVAL: Duration = Duration::from_secs(60);
@@ -225,15 +224,8 @@ impl PeerTask {
         mirror(conn, &self.staging, what)
             .await
             .map_err(|e| e.to_string())?;
-        let staging = TreeDir::new(self.staging.clone());
-        let paths: Option<Vec<LinkPath>> = match what {
-            Mirror::Whole => None,
-            Mirror::Paths(paths) => Some(paths.iter().filter_map(|p| LinkPath::parse(p)).collect()),
-        };
-        let loaded = tokio::task::spawn_blocking(move || match paths {
-            None => staging.load(),
-            Some(paths) => staging.load_subset(paths.iter()),
-        });
+        let (staging, what) = (self.staging.clone(), what.clone());
+        let loaded = tokio::task::spawn_blocking(move || load_staged(&staging, &what));
         let loaded = loaded.await.map_err(|e| e.to_string())?;
         let _ = self.events.send(Event::Staged(
             self.peer.clone(),

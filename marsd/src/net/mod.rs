@@ -33,5 +33,5 @@ pub use mux::Stream;
 pub use request::{Announce, StreamRequest};
 pub use server::{Incoming, Listener, ServeFuture, Service, listen};
 pub use socket::any_address;
-pub use staged::staged_changes;
+pub use staged::load_staged;
 pub use watch::{watch_client, watch_server};
