@@ -171,3 +171,21 @@ fn a_node_that_has_not_joined_is_told_so() {
                   -> modus for DeviceA is remote (0 nodes)\n";
     assert!(text.ends_with(wanted), "{text}");
 }
+
+#[test]
+fn a_running_comparison_shows_how_far_it_is() {
+    let mut tree = fixture("steady.manifest");
+    let answer = format!("actual-{SECONDARY}/verify");
+    let shown = |tree: &_| text(&model(tree, SECONDARY, &facts(), &[]));
+    set_res(&mut tree, &answer, "2,done,0,0,0,none");
+    assert!(!shown(&tree).contains("Verify"));
+    let size = tree.get(&mars_core::LinkPath::parse(&format!("resource-{RESOURCE}/size")).unwrap());
+    let quarter = size.unwrap().parse::<u64>().unwrap() / 4;
+    set_res(&mut tree, &answer, &format!("3,running,{quarter}"));
+    let screen = shown(&tree);
+    let line = "\t\t---> WORK: Verify in progress = (25.00% < 100.00%)\n";
+    let (before, _) = screen
+        .split_once(line)
+        .unwrap_or_else(|| panic!("{screen}"));
+    assert!(before.contains("as Secondary") && !before.contains("remote Node"));
+}

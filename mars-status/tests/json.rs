@@ -34,6 +34,8 @@ fn everything() -> (Tree, Facts) {
     set_res(&mut tree, &format!("replay-{PRIMARY}"), &end);
     let at = format!("log-000007562-{PRIMARY},94097408,0");
     set_res(&mut tree, &format!("replay-{SECONDARY}"), &at);
+    let verify = format!("actual-{SECONDARY}/verify");
+    set_res(&mut tree, &verify, "3,running,1048576");
     set(&mut tree, &format!("rest-space-{PRIMARY}"), "-4");
     let facts = Facts {
         parameters: [("loadavg_limit", "5".to_string())].into(),

@@ -20,13 +20,15 @@ pub(crate) enum Exit {
     Peer = 7,
     /// Stopped by a signal.
     Interrupted = 8,
+    /// What was compared is equal, but not everything was compared.
+    Unchecked = 9,
 }
 
 /// The table for `--help`.
 pub(crate) const TABLE: &str = "\
 Exit codes:
   0  done, or nothing was to be done
-  1  refused: a check failed
+  1  refused: a check failed; verify: differences found
   2  wrong command line
   3  no permission: the tree is not writable for this user
   4  resource, cluster or a needed link does not exist
@@ -34,6 +36,7 @@ Exit codes:
   6  the system failed (disk, file system)
   7  the peer could not be reached, authenticated or used
   8  stopped by a signal
+  9  verify: no differences, but some blocks could not be compared
 With 'all', the code of the first resource that failed; the others are still worked on.
 
 Commands of DRBD that need a resource, change nothing and end with 0:

@@ -33,8 +33,9 @@ fn answered(node: &Node, args: &[&str], order: &str, answer: &str) -> (i32, Stri
 #[test]
 fn the_answers_of_the_secondary_become_words_and_exit_codes() {
     let node = pair();
-    let (code, out, _) = answered(&node, &["verify", "r1"], "1,check", "done,0,0,2,none");
-    assert_eq!(code, 0, "{out}");
+    let (code, out, err) = answered(&node, &["verify", "r1"], "1,check", "done,0,0,2,none");
+    assert_eq!(code, 9, "{out}");
+    assert!(err.contains("compared on B (2 blocks)"), "{err}");
     assert!(
         out.contains("resource r1 on B: no differences in 10485760 bytes"),
         "{out}"

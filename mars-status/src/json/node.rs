@@ -36,6 +36,7 @@ struct MemberJson<'a> {
     mount_state: Option<&'static str>,
     mount_point: Option<&'a str>,
     sync: SyncJson,
+    verify: Option<VerifyJson>,
     replay: ReplayJson,
     is_serving: bool,
     is_device_on: bool,
@@ -52,6 +53,12 @@ struct SyncJson {
     done_percent: f64,
     rate_bytes_per_sec: i64,
     consistent_from: Option<PositionJson>,
+}
+
+#[derive(Debug, Serialize)]
+struct VerifyJson {
+    done_bytes: u64,
+    done_percent: f64,
 }
 
 #[derive(Debug, Serialize)]
@@ -128,6 +135,10 @@ impl<'a> MemberJson<'a> {
             mount_state,
             mount_point,
             sync: SyncJson::of(&member.sync),
+            verify: member.verify.map(|verify| VerifyJson {
+                done_bytes: verify.done_bytes,
+                done_percent: percent(verify.percent),
+            }),
             replay: ReplayJson::of(&member.replay),
             is_serving: member.is_serving,
             is_device_on: member.device_on,

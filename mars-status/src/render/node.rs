@@ -22,6 +22,12 @@ pub(super) fn render(screen: &mut Screen, resource: &Resource, node: &NodeStatus
     alive(screen, member.alive);
     devices(screen, resource, node, member);
     sync(screen, &member.sync);
+    if let Some(verify) = &member.verify {
+        screen.red(format!(
+            "\t\t---> WORK: Verify in progress = ({}% < 100.00%)\n",
+            verify.percent
+        ));
+    }
     log(screen, resource, node, &member.replay);
     replayed(screen, &member.replay);
     actual(screen, member);

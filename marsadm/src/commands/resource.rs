@@ -163,11 +163,11 @@ pub(crate) fn create(ctx: &mut Context, res: &str, disk: &str, name: Option<&str
         );
     }
     ctx.check_writable()?;
+    if ctx.opts.dry_run {
+        return ctx.apply(&first_edits(&new, ctx.me()));
+    }
     say(&format!("creating new resource '{}'", new.res));
     new.announce();
-    if ctx.opts.dry_run {
-        return Ok(());
-    }
     cluster::create_local_part(ctx, None)?;
     build(ctx, &new, &home)?;
     ctx.done(&format!("successfully created resource '{}'", new.res));
@@ -189,23 +189,12 @@ fn build(ctx: &Context, new: &NewMember, home: &Path) -> Result<()> {
     for rel in new.dirs(me) {
         dir.create_dir(&rel)?;
     }
-    let first = LogName::new(1, me);
-    let mut links = vec![
-        (ResourceLink::Size, new.bytes.to_string()),
-        (ResourceLink::Primary, me.to_string()),
-        (ResourceLink::SyncStatus(me.clone()), new.bytes.to_string()),
-        (
-            ResourceLink::Replay(me.clone()),
-            ReplayPos::new(first.clone(), 0).to_string(),
-        ),
-    ];
-    links.extend(new.links(me));
-    for (link, value) in links {
+    for (link, value) in first_links(new, me) {
         let path = LinkPath::res(&new.res, link);
         dir.write_link(&path, &value, ctx.next_stamp(wall_clock()))?;
     }
     new.make_sparse(&dir, me)?;
-    create_log(&dir, &new.res, &first)?;
+    create_log(&dir, &new.res, &LogName::new(1, me))?;
     dir.sync_dirs()?;
     fs::rename(dir.resource_dir(&new.res), home)
         .map_err(|e| AdmError::system("rename into place", home.display(), e))?;
@@ -213,6 +202,28 @@ fn build(ctx: &Context, new: &NewMember, home: &Path) -> Result<()> {
     ctx.dir.touch(ctx.dir.root());
     ctx.dir.sync_dirs()?;
     Ok(())
+}
+
+/// All links of a new resource.
+fn first_links(new: &NewMember, me: &HostName) -> Vec<(ResourceLink, String)> {
+    let begin = ReplayPos::new(LogName::new(1, me), 0);
+    let mut links = vec![
+        (ResourceLink::Size, new.bytes.to_string()),
+        (ResourceLink::Primary, me.to_string()),
+        (ResourceLink::SyncStatus(me.clone()), new.bytes.to_string()),
+        (ResourceLink::Replay(me.clone()), begin.to_string()),
+    ];
+    links.extend(new.links(me));
+    links
+}
+
+/// What creating a resource comes to, for `--dry-run`.
+fn first_edits(new: &NewMember, me: &HostName) -> Vec<Edit> {
+    let dirs = new.dirs(me).into_iter().map(Edit::Dir);
+    let set = |(link, value)| Edit::Set(LinkPath::res(&new.res, link), value);
+    let links = first_links(new, me).into_iter().map(set);
+    let log = Edit::NewLog(new.res.clone(), LogName::new(1, me));
+    dirs.chain(links).chain([log]).collect()
 }
 
 /// Edits for links and directories of a member.

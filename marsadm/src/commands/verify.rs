@@ -230,7 +230,7 @@ fn progress(host: &HostName, bytes: u64, size: u64, secs: u64) -> String {
 }
 
 fn report(res: &ResourceName, answers: &Answers, size: u64) -> Result<()> {
-    let (mut failed, mut differing) = (Vec::new(), Vec::new());
+    let (mut failed, mut differing, mut unchecked) = (Vec::new(), Vec::new(), Vec::new());
     for (host, state) in answers {
         match state {
             VerifyState::Done(outcome) => {
@@ -239,6 +239,9 @@ fn report(res: &ResourceName, answers: &Answers, size: u64) -> Result<()> {
                 }
                 if outcome.repaired < outcome.differing {
                     differing.push(host.to_string());
+                }
+                if outcome.unchecked > 0 {
+                    unchecked.push(format!("{host} ({} blocks)", outcome.unchecked));
                 }
             }
             VerifyState::Failed(why) => failed.push(format!("{host}: {why}")),
@@ -260,6 +263,11 @@ fn report(res: &ResourceName, answers: &Answers, size: u64) -> Result<()> {
                 "find out what wrote to it or whether it is failing; then: marsadm verify {res} --repair"
             )),
         );
+    }
+    if !unchecked.is_empty() {
+        let what = format!("not everything was compared on {}", unchecked.join(", "));
+        return Err(AdmError::new(Exit::Unchecked, what)
+            .remedy(format!("when less is written there: marsadm verify {res}")));
     }
     Ok(())
 }
@@ -343,13 +351,15 @@ mod tests {
     #[test]
     fn only_what_is_repaired_or_equal_is_success() {
         let res = ResourceName::new("r1").unwrap();
-        let state = |differing, repaired| {
+        let unchecked = |differing, repaired, unchecked| {
             VerifyState::Done(VerifyOutcome {
                 differing,
                 repaired,
+                unchecked,
                 ..VerifyOutcome::default()
             })
         };
+        let state = |differing, repaired| unchecked(differing, repaired, 0);
         let answers = |states: Vec<VerifyState>| -> Answers {
             let hosts = ["B", "C"].map(|h| HostName::new(h).unwrap());
             hosts.into_iter().zip(states).collect()
@@ -358,6 +368,11 @@ mod tests {
         let error = report(&res, &answers(vec![state(0, 0), state(2, 0)]), 0).unwrap_err();
         assert_eq!(error.code, Exit::Refused);
         assert!(error.to_string().contains("disk of C differs"), "{error}");
+        let some = report(&res, &answers(vec![state(0, 0), unchecked(1, 1, 7)]), 0).unwrap_err();
+        assert_eq!(some.code, Exit::Unchecked);
+        assert!(some.to_string().contains("C (7 blocks)"), "{some}");
+        let both = report(&res, &answers(vec![unchecked(0, 0, 1), state(2, 0)]), 0).unwrap_err();
+        assert_eq!(both.code, Exit::Refused, "a difference weighs more");
         let failed = VerifyState::Failed("A is not connected".into());
         let error = report(&res, &answers(vec![state(2, 0), failed]), 0).unwrap_err();
         assert_eq!(error.code, Exit::System);

@@ -11,7 +11,9 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::{Brain, Event};
-use crate::net::{Announce, Mirror, NetContext, PeerConn, PeerEntry, dial, load_staged, mirror, watch_client};
+use crate::net::{
+    Announce, Mirror, NetContext, PeerConn, PeerEntry, dial, load_staged, mirror, watch_client,
+};
 
 /// Time between two mirrors of the whole tree of a peer.
 const WHOLE_INTERVAL: Duration = Duration::from_secs(60);

@@ -24,7 +24,7 @@ use crate::tree::Tree;
 pub use alive::{ALIVE_SECS, Alive};
 pub use code::Code;
 pub use history::{LogHistory, Source, Verdict, history};
-pub use node::{Condition, Member, NodeStatus, Role};
+pub use node::{Condition, Member, NodeStatus, Role, VerifyProgress};
 pub use percent::Percent;
 pub use replay::{Replay, ReplayStatus};
 pub use sync::{Copy, SyncStatus};

@@ -8,9 +8,11 @@ use crate::link::{ActualKey, LinkPath, ResourceLink, Switch};
 use crate::name::HostName;
 use crate::resource::ResourceView;
 use crate::tree::Tree;
+use crate::verify::VerifyState;
 
 use super::alive::Alive;
 use super::code::Code;
+use super::percent::Percent;
 use super::replay::{Replay, ReplayStatus};
 use super::sync::{Copy, SyncStatus};
 use super::{Context, is_full};
@@ -86,10 +88,34 @@ pub struct Member {
     pub sync_on: bool,
     /// Whether logs are fetched.
     pub fetch_on: bool,
+    /// A comparison of the disk that runs there.
+    pub verify: Option<VerifyProgress>,
     /// Why something stands still there.
     pub error: Option<String>,
     /// Switches in the order of [`Switch::ALL`].
     pub switches: [bool; 4],
+}
+
+/// How far a comparison of the disk is (`symlink-spec.md` section 8.9).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct VerifyProgress {
+    /// Bytes compared so far.
+    pub done_bytes: u64,
+    /// The same of the size of the resource.
+    pub percent: Percent,
+}
+
+impl VerifyProgress {
+    /// That of `host`, if one runs.
+    fn of(view: &ResourceView<'_>, host: &HostName) -> Option<Self> {
+        let VerifyState::Running(done_bytes) = view.verify_answer(host)?.state else {
+            return None;
+        };
+        Some(Self {
+            done_bytes,
+            percent: Percent::of(done_bytes, view.size_bytes().unwrap_or(0)),
+        })
+    }
 }
 
 impl NodeStatus {
@@ -225,6 +251,7 @@ impl Member {
                 .is_ok_and(|name| view.actual(host, ActualKey::Device(name))),
             sync_on: view.actual(host, ActualKey::CopySyncstatus(host.clone())),
             fetch_on: view.actual(host, ActualKey::LogfileUpdate),
+            verify: VerifyProgress::of(view, host),
             error: view
                 .get(ResourceLink::Actual(host.clone(), ActualKey::Error))
                 .filter(|text| *text != "none")
