@@ -24,6 +24,7 @@ pub mod resource;
 pub mod stamp;
 pub mod status;
 pub mod tree;
+pub mod unlogged;
 pub mod verify;
 pub mod version;
 

@@ -18,6 +18,7 @@ use crate::log_file::{cut_log, open_chain, open_new};
 use crate::loop_device::{LoopDevice, release_stale};
 use crate::users::find_users;
 use mars_tree::passed::{load_passed, prepare_passed};
+use mars_tree::unlogged::UnloggedMap;
 
 /// Interval in which status is sent while a verb is carried out.
 const TICK: Duration = Duration::from_millis(5);
@@ -247,7 +248,12 @@ impl Service {
             let name = name.clone();
             return self.command(tick, |reply| Command::Switch { name, log, reply });
         }
-        prepare_passed(dir)?;
+        // Without room for them logging may still go well.
+        let prepared = prepare_passed(dir)
+            .and_then(|()| UnloggedMap::prepare(dir, snapshot.size_bytes).map(drop));
+        if let Err(e) = prepared {
+            tracing::warn!("{e}; if writes have to go past the logs, all will count as written");
+        }
         if state != ShimState::Attached {
             let log = open_new(&path, snapshot.size_bytes)?;
             let logs = vec![(name.clone(), log)];
@@ -372,6 +378,12 @@ impl Service {
             )));
         }
         attached.engine.check_size(size_bytes)?;
+        let dir = PathBuf::from(&attached.args.log_dir);
+        self.command(tick, |reply| Command::GrowMap {
+            dir,
+            size_bytes,
+            reply,
+        })?;
         self.command(tick, |reply| Command::SetSize { size_bytes, reply })?;
         let Some(served) = self.attached.as_ref().and_then(|a| a.served.as_ref()) else {
             return Ok(());

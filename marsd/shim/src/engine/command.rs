@@ -1,6 +1,6 @@
 //! The way into the engine's thread and back: commands with answers, and the snapshot of its state.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,9 +9,11 @@ use std::thread::JoinHandle;
 
 use mars_core::LogName;
 use mars_core::control::{Counters, LogStatus, ShimState};
+use mars_core::unlogged::Regions;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use super::Mode;
+use super::worker::Job;
 use crate::disk::Disk;
 use crate::error::ShimError;
 use crate::log_file::OpenedLog;
@@ -82,6 +84,24 @@ pub enum Command {
     Marked {
         /// Error.
         result: Result<(), ShimError>,
+        /// The regions that the map names already; `None` without a map.
+        noted: Option<Regions>,
+    },
+    /// Regions are noted in the map, or the map was given up.
+    Noted {
+        /// They.
+        regions: BTreeSet<u64>,
+        /// Error.
+        result: Result<(), ShimError>,
+    },
+    /// Room in the map for a device of so many bytes; answered when tried.
+    GrowMap {
+        /// Directory of the logs.
+        dir: PathBuf,
+        /// Size.
+        size_bytes: u64,
+        /// Answer.
+        reply: Reply,
     },
     /// End the thread.
     Exit,
@@ -288,12 +308,23 @@ impl super::Engine {
             Command::PassThrough { reply } => self.begin_pass_through(reply),
             Command::SetSize { size_bytes, reply } => {
                 self.size_bytes = size_bytes;
+                self.unlogged.grow(size_bytes);
                 self.answer(&reply, Ok(()));
             }
             Command::Drain { reply } => self.begin_drain(reply),
             Command::Refresh { reply } => self.answer(&reply, Ok(())),
             Command::Trimmed { base, result } => self.trimmed(base, result),
-            Command::Marked { result } => self.drain_marked(result),
+            Command::Marked { result, noted } => self.drain_marked(result, noted),
+            Command::Noted { regions, result } => self.noted(&regions, result),
+            Command::GrowMap {
+                dir,
+                size_bytes,
+                reply,
+            } => self.worker.add(Job::GrowMap {
+                dir,
+                size_bytes,
+                reply,
+            }),
             Command::Exit => self.running = false,
         }
     }

@@ -14,6 +14,7 @@ mod publish;
 mod read;
 mod ring;
 mod sync;
+mod unlogged;
 mod worker;
 mod write;
 mod writeback;
@@ -111,6 +112,7 @@ struct Engine {
     starved: bool,
 
     pass: Pass,
+    unlogged: unlogged::Unlogged,
     drain: Option<Drain>,
 }
 
@@ -156,6 +158,7 @@ impl Engine {
             dirty_since: None,
             starved: false,
             pass: Pass::default(),
+            unlogged: unlogged::Unlogged::default(),
             drain: None,
             disk,
         })
@@ -216,6 +219,7 @@ impl Engine {
         self.pump_log();
         self.pump_writeback();
         self.pump_sync();
+        self.pump_unlogged();
         self.pump_pass();
         self.pump_drain();
         self.pump_trims();

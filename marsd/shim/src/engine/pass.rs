@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use mars_core::unlogged::Regions;
+
 use super::read::Job;
 use super::write::PendingWrite;
 use super::{Engine, Mode, Op, Reply};
@@ -187,7 +189,8 @@ impl Engine {
         }
     }
 
-    pub(super) fn drain_marked(&mut self, result: Result<(), ShimError>) {
+    pub(super) fn drain_marked(&mut self, result: Result<(), ShimError>, noted: Option<Regions>) {
+        self.unlogged.begin(noted);
         if let Err(e) = result {
             // Writers cannot be held up for ever: marsd, too, is told the position.
             tracing::error!("{e}; if this node dies now, the log must not be replayed");
@@ -242,7 +245,6 @@ impl Engine {
         let bytes = self.request.bytes(Self::payload_at(0), len);
         let at = buffer.offset;
         self.pool.memory().bytes_mut(at, len).copy_from_slice(bytes);
-        let from = self.pool.memory().at(at);
         let number = self.jobs.insert(Job {
             unique: write.unique,
             buffer,
@@ -253,13 +255,7 @@ impl Engine {
             write: true,
         });
         self.pass.in_flight += 1;
-        self.ring.write(
-            Op::Job(number),
-            &self.disk.file,
-            from,
-            write.len,
-            write.offset,
-        );
+        self.write_noted(number, write.offset, len as u64);
         true
     }
 
@@ -274,6 +270,9 @@ impl Engine {
         let len = job.left.min(ZERO_STEP);
         let size = u32::try_from(len).unwrap_or(0);
         let (zeroes, offset) = (self.log.zero_bytes(), job.offset);
+        if !self.unlogged.may_write(offset, len) {
+            return self.pump_unlogged();
+        }
         self.pass.zeroing = Some(len);
         self.ring
             .write(Op::PassZero, &self.disk.file, zeroes, size, offset);

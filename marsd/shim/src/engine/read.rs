@@ -188,6 +188,12 @@ impl Engine {
 }
 
 impl JobTable {
+    /// Place of the buffer of a job.
+    pub(super) fn buffer_at(&self, number: u32) -> Option<usize> {
+        let job = self.jobs.get(number as usize)?.as_ref()?;
+        Some(job.buffer.offset)
+    }
+
     fn is_write(&self, number: u32) -> bool {
         let job = self.jobs.get(number as usize).and_then(Option::as_ref);
         job.is_some_and(|j| j.write)

@@ -1,15 +1,19 @@
-//! A second thread for the file system calls that may take long: cutting a log to its length, leaving a mark.
+//! A second thread for the file system calls that may take long: cutting a log to its length, leaving a mark,
+//! noting what is written past the logs.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, mpsc};
 
 use mars_core::LogName;
+use mars_core::unlogged::Regions;
 
-use super::command::{Command, Shared};
+use super::command::{Command, Reply, Shared};
 use crate::error::ShimError;
 use mars_tree::passed::store_passed;
+use mars_tree::unlogged::UnloggedMap;
 
 /// Work that may take long.
 #[derive(Debug)]
@@ -29,6 +33,14 @@ pub(super) enum Job {
         log: LogName,
         end: u64,
     },
+    /// These regions will be written past the logs; [`Command::Noted`] follows.
+    Note { regions: BTreeSet<u64> },
+    /// The device will have so many bytes.
+    GrowMap {
+        dir: PathBuf,
+        size_bytes: u64,
+        reply: Reply,
+    },
 }
 
 #[derive(Debug)]
@@ -42,8 +54,11 @@ impl Worker {
         std::thread::Builder::new()
             .name("worker".into())
             .spawn(move || {
+                let mut hand = Hand { map: None };
                 for job in queue {
-                    shared.send(carry_out(job));
+                    if let Some(done) = hand.carry_out(job) {
+                        shared.send(done);
+                    }
                 }
             })?;
         Ok(Self { jobs })
@@ -55,25 +70,94 @@ impl Worker {
     }
 }
 
-fn carry_out(job: Job) -> Command {
-    match job {
-        Job::Trim {
-            file,
-            path,
-            len,
-            base,
-        } => {
-            let result = file
-                .set_len(len)
-                .map_err(|e| ShimError::io("trim", &path, e))
-                .and_then(|()| {
-                    file.sync_all()
-                        .map_err(|e| ShimError::io("flush", &path, e))
-                });
-            Command::Trimmed { base, result }
+/// What the thread keeps between jobs.
+struct Hand {
+    /// The map, while pass-through notes in it.
+    map: Option<UnloggedMap>,
+}
+
+impl Hand {
+    fn carry_out(&mut self, job: Job) -> Option<Command> {
+        match job {
+            Job::Trim {
+                file,
+                path,
+                len,
+                base,
+            } => {
+                let result = file
+                    .set_len(len)
+                    .map_err(|e| ShimError::io("trim", &path, e))
+                    .and_then(|()| {
+                        file.sync_all()
+                            .map_err(|e| ShimError::io("flush", &path, e))
+                    });
+                Some(Command::Trimmed { base, result })
+            }
+            Job::Mark { dir, log, end } => {
+                let noted = self.open_map(&dir, log.seq + 1);
+                let result = store_passed(&dir, &log, end).map_err(Into::into);
+                Some(Command::Marked { result, noted })
+            }
+            Job::Note { regions } => {
+                let result = self.note(&regions);
+                Some(Command::Noted { regions, result })
+            }
+            Job::GrowMap {
+                dir,
+                size_bytes,
+                reply,
+            } => {
+                let grown = match &mut self.map {
+                    Some(map) => map.grow(size_bytes),
+                    None => UnloggedMap::prepare(&dir, size_bytes).map(drop),
+                };
+                if let Err(e) = grown {
+                    tracing::warn!("{e}; a write behind it makes the map useless");
+                }
+                // Nobody waits any more: nothing to tell.
+                let _ = reply.send(Ok(()));
+                None
+            }
         }
-        Job::Mark { dir, log, end } => Command::Marked {
-            result: store_passed(&dir, &log, end).map_err(Into::into),
-        },
+    }
+
+    /// Opens the map for pass-through in the place of log `gap`; what it names already stays in it.
+    fn open_map(&mut self, dir: &Path, gap: u64) -> Option<Regions> {
+        self.map = None;
+        let opened = UnloggedMap::load(dir).and_then(|map| match map {
+            Some(map) if map.header().lost => Ok(None),
+            Some(mut map) => map.begin(gap).map(|()| Some(map)),
+            None => Ok(None),
+        });
+        match opened {
+            Ok(Some(map)) => {
+                let noted = map.regions().clone();
+                self.map = Some(map);
+                Some(noted)
+            }
+            Ok(None) => {
+                tracing::warn!("no map in {}: everything counts as written", dir.display());
+                None
+            }
+            Err(e) => {
+                tracing::error!("{e}; everything counts as written past the logs");
+                None
+            }
+        }
+    }
+
+    fn note(&mut self, regions: &BTreeSet<u64>) -> Result<(), ShimError> {
+        let Some(map) = &mut self.map else {
+            return Ok(());
+        };
+        let noted = map.note(regions);
+        if noted.is_err() {
+            if let Err(e) = map.give_up() {
+                tracing::error!("{e}; do not believe the map any more");
+            }
+            self.map = None;
+        }
+        noted.map_err(Into::into)
     }
 }
