@@ -3,9 +3,15 @@
 //! Core only, no allocation: memory is given by the caller.
 #![no_std]
 #![forbid(unsafe_code)]
+#![allow(clippy::cast_possible_truncation)] // shared with the kernel: casts are commented where they are
 
-#[allow(clippy::cast_possible_truncation)] // shared with the kernel: casts are commented there
 #[path = "../../abi.rs"]
 pub mod abi;
 #[cfg(test)]
 mod abi_tests;
+pub mod batch;
+#[allow(clippy::cast_possible_wrap)]
+#[path = "../../log_format.rs"]
+pub mod log_format;
+pub mod map;
+pub mod stream;
