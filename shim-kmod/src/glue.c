@@ -9,6 +9,8 @@
 #include <linux/module.h>
 #include <linux/poll.h>
 
+MODULE_VERSION("0.1.0");
+
 /* In Rust. */
 void mars_submit_bio(struct bio *bio);
 int mars_open(struct gendisk *disk, blk_mode_t mode);
@@ -53,25 +55,15 @@ static struct miscdevice control = {
 	.fops = &control_operations,
 };
 
-int mars_control_register(void)
-{
-	return misc_register(&control);
-}
-
-void mars_control_unregister(void)
-{
-	misc_deregister(&control);
-}
+int mars_control_register(void) { return misc_register(&control); }
+void mars_control_unregister(void) { misc_deregister(&control); }
 
 void mars_poll_wait(struct file *file, wait_queue_head_t *queue, struct poll_table_struct *table)
 {
 	poll_wait(file, queue, table);
 }
 
-u32 mars_crc32c(u32 crc, const void *from, unsigned int len)
-{
-	return crc32c(crc, from, len);
-}
+u32 mars_crc32c(u32 crc, const void *from, unsigned int len) { return crc32c(crc, from, len); }
 
 /* A disk that looks like the lower one, with a write cache: what is acknowledged is volatile until FLUSH. */
 struct gendisk *mars_alloc_disk(struct block_device *lower)

@@ -134,9 +134,9 @@ impl LogFile {
 
     /// Writes whole records behind the last one, at byte `at`.
     pub(crate) fn append(&self, pieces: &[bindings::kvec], len: usize, at: u64) -> Result {
-        self.file.write(pieces, len, at)?;
+        // Also if it fails in the middle: what is there then must be trimmed.
         self.ahead.fetch_max(at + len as u64, Ordering::Relaxed);
-        Ok(())
+        self.file.write(pieces, len, at)
     }
 
     /// Writes zeros behind what is written.

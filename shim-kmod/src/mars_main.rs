@@ -9,8 +9,8 @@
 //!
 //! # How to read it
 //!
-//! * Without the kernel, and tested in user space (`core/`): [`map`] (which sectors are newer than on the disk),
-//!   [`stream`] (positions), [`batch`] (one write to the log), `log_format` (records), [`abi`] (control structures).
+//! * Without the kernel, and tested in user space (`core/`): [`map`] and [`pages`] (which sectors are newer than on the
+//!   disk), [`stream`] (positions), [`batch`] (one write to the log), `log_format` (records), [`abi`] (control structures).
 //! * [`resource`]: the state of one resource and its locks; start there. Three threads work on it:
 //!   [`logger`] (takes writes, appends them to the log, acknowledges), [`syncer`] (flushes the log), [`writeback`]
 //!   (writes dirty pages to the disk). [`submit`] is where the block layer comes in, in the thread of the caller.
@@ -44,6 +44,9 @@ mod log_format;
 #[allow(dead_code, unreachable_pub)]
 #[path = "../core/src/map.rs"]
 mod map;
+#[allow(dead_code, unreachable_pub)]
+#[path = "../core/src/pages.rs"]
+mod pages;
 #[allow(dead_code, unreachable_pub)]
 #[path = "../core/src/stream.rs"]
 mod stream;

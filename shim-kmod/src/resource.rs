@@ -268,7 +268,7 @@ fn slot_count(dirty_max: u64) -> usize {
         wanted => wanted.clamp(DIRTY_MIN, DIRTY_MAX),
     };
     // At most 2^18.
-    (bytes / crate::map::PAGE) as usize
+    (bytes / crate::pages::PAGE) as usize
 }
 
 impl Resource {
@@ -409,7 +409,7 @@ impl Resource {
 
     /// Most bytes in memory.
     pub(crate) fn slot_bytes(&self) -> u64 {
-        self.slots.count() as u64 * crate::map::PAGE
+        self.slots.count() as u64 * crate::pages::PAGE
     }
 
     /// Makes the atomic copies current; `map` is locked.

@@ -153,8 +153,16 @@ impl Resource {
             if let Some(result) = state.switched.take() {
                 return result;
             }
-            // Short: one flush of the log.
-            self.settled.wait(&mut state);
+            if state.next.is_none() {
+                // Being carried out: one flush of the log.
+                self.settled.wait(&mut state);
+            } else if self.settled.wait_interruptible(&mut state) {
+                let dropped = state.next.take();
+                if dropped.is_some() {
+                    drop(state);
+                    return Err(EINTR);
+                }
+            }
         }
     }
 

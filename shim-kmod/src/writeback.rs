@@ -16,7 +16,7 @@ use crate::abi::operation;
 use crate::bio::GFP_NOIO;
 use crate::device::LockKey;
 use crate::logger::DIRTY_URGENT;
-use crate::map::{runs_of, PAGE};
+use crate::pages::{runs_of, PAGE};
 use crate::resource::{now, Mode, Resource, SLOTS_RESERVED};
 
 /// A round begins when something has been dirty for this long, in milliseconds, or when it is urgent.

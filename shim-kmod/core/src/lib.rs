@@ -14,4 +14,5 @@ pub mod batch;
 #[path = "../../log_format.rs"]
 pub mod log_format;
 pub mod map;
+pub mod pages;
 pub mod stream;

@@ -8,12 +8,7 @@
 use core::ops::DerefMut;
 
 use crate::log_format::LogTime;
-
-/// Bytes of a page, and of a slot.
-pub const PAGE: u64 = 4096;
-/// Bytes of a sector, the smallest unit of a write.
-pub const SECTOR: u64 = 512;
-const SECTORS_PER_PAGE: u64 = PAGE / SECTOR;
+use crate::pages::{split_pages, PAGE, SECTOR};
 
 /// Number of a slot.
 pub type Slot = u32;
@@ -460,59 +455,6 @@ fn pop(entries: &mut [Entry], list: &mut List) -> Option<Slot> {
     }
     list.len -= 1;
     Some(slot)
-}
-
-/// The part of a write that goes to one page.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Piece {
-    /// Number of the page.
-    pub page: u64,
-    /// Bit n: sector n of the page is written.
-    pub mask: u8,
-    /// Byte offset in the page.
-    pub at: u32,
-    /// Length in bytes.
-    pub len: u32,
-}
-
-/// The pages that `pos..pos + len` touches (both multiples of [`SECTOR`]).
-pub fn split_pages(pos: u64, len: u64) -> impl Iterator<Item = Piece> {
-    let end = pos + len;
-    (pos / PAGE..end.div_ceil(PAGE)).map(move |page| {
-        let from = pos.max(page * PAGE);
-        let to = end.min((page + 1) * PAGE);
-        // Both at most PAGE.
-        let (at, len) = ((from % PAGE) as u32, (to - from) as u32);
-        Piece {
-            page,
-            mask: sector_mask(u64::from(at) / SECTOR, u64::from(len) / SECTOR),
-            at,
-            len,
-        }
-    })
-}
-
-fn sector_mask(first: u64, count: u64) -> u8 {
-    if count >= SECTORS_PER_PAGE {
-        u8::MAX
-    } else {
-        ((1u8 << count) - 1) << first
-    }
-}
-
-/// The contiguous pieces of a page that is written back: byte offset in the page and length in bytes.
-pub fn runs_of(mask: u8) -> impl Iterator<Item = (u32, u32)> {
-    let mut sector = 0u32;
-    core::iter::from_fn(move || {
-        while sector < 8 && mask & (1 << sector) == 0 {
-            sector += 1;
-        }
-        let first = sector;
-        while sector < 8 && mask & (1 << sector) != 0 {
-            sector += 1;
-        }
-        (sector > first).then_some((first * 512, (sector - first) * 512))
-    })
 }
 
 #[cfg(test)]

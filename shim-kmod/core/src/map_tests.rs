@@ -4,6 +4,7 @@ use std::vec;
 use std::vec::Vec;
 
 use super::*;
+use crate::pages::runs_of;
 
 type Map = DirtyMap<Vec<Entry>, Vec<Slot>, Vec<Frozen>>;
 
@@ -31,26 +32,6 @@ fn write(map: &mut Map, pos: u64, len: u64, record: (u64, u64), batch: u32) -> V
                 .unwrap()
         })
         .collect()
-}
-
-#[test]
-fn a_write_falls_into_pages() {
-    let all: Vec<_> = split_pages(4096 - 512, 1536).collect();
-    let piece = |page, mask, at, len| Piece {
-        page,
-        mask,
-        at,
-        len,
-    };
-    assert_eq!(all, [piece(0, 0x80, 3584, 512), piece(1, 0x03, 0, 1024)]);
-    assert_eq!(
-        split_pages(8192, 4096).collect::<Vec<_>>(),
-        [piece(2, 0xff, 0, 4096)]
-    );
-    assert_eq!(
-        runs_of(0b1110_0101).collect::<Vec<_>>(),
-        [(0, 512), (1024, 512), (2560, 1536)]
-    );
 }
 
 #[test]
