@@ -21,14 +21,8 @@ ssize_t mars_control_read(struct file *file, char __user *to, size_t len, loff_t
 __poll_t mars_control_poll(struct file *file, struct poll_table_struct *table);
 long mars_control_ioctl(struct file *file, unsigned int request, unsigned long argument);
 
-/* Used by Rust. */
-int mars_control_register(void);
-void mars_control_unregister(void);
-void mars_poll_wait(struct file *file, wait_queue_head_t *queue, struct poll_table_struct *table);
-u32 mars_crc32c(u32 crc, const void *from, unsigned int len);
-struct gendisk *mars_alloc_disk(struct block_device *lower);
-void mars_bio_copy(struct bio *bio, struct bvec_iter *at, void *memory, unsigned int len, bool into_bio);
-bool mars_bio_add(struct bio *bio, void *memory, unsigned int len);
+/* Their declarations stand in Rust. */
+#pragma GCC diagnostic ignored "-Wmissing-prototypes"
 
 static const struct block_device_operations device_operations = {
 	.owner = THIS_MODULE,
