@@ -341,7 +341,7 @@ where
             };
             self.frozen_len += 1;
         }
-        self.frozen[..self.frozen_len].sort_unstable_by_key(|f| f.page);
+        sort(&mut self.frozen[..self.frozen_len]);
         newest
     }
 
@@ -425,6 +425,32 @@ where
             }
             at = entry.chain;
         }
+    }
+}
+
+/// Sorts by page: a heap sort, as the kernel's tools complain about what the one of `core` does if the order is not total.
+fn sort(all: &mut [Frozen]) {
+    for root in (0..all.len() / 2).rev() {
+        sift(all, root);
+    }
+    for end in (1..all.len()).rev() {
+        all.swap(0, end);
+        sift(&mut all[..end], 0);
+    }
+}
+
+/// Moves the element at `root` down until it is not below one of its children.
+fn sift(heap: &mut [Frozen], mut root: usize) {
+    loop {
+        let mut child = 2 * root + 1;
+        if child + 1 < heap.len() && heap[child].page < heap[child + 1].page {
+            child += 1;
+        }
+        if child >= heap.len() || heap[root].page >= heap[child].page {
+            return;
+        }
+        heap.swap(root, child);
+        root = child;
     }
 }
 

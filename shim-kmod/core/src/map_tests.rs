@@ -122,6 +122,17 @@ fn memory_comes_and_goes() {
     assert_eq!(map.take_bare(), Some(slots[0]));
 }
 
+#[test]
+fn a_round_is_in_disk_order() {
+    let mut map = map(64, 64);
+    for n in 0..50u64 {
+        write(&mut map, n * 37 % 50 * 4096, 512, (n, n + 1), 1);
+    }
+    map.freeze();
+    let order: Vec<u64> = map.frozen().iter().map(|f| f.page).collect();
+    assert_eq!(order, (0..50).collect::<Vec<_>>());
+}
+
 /// Random writes, rounds and reads against a plain model of memory and disk.
 #[test]
 fn behaves_as_a_plain_disk() {
