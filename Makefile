@@ -6,17 +6,19 @@ sbindir ?= $(prefix)/sbin
 datadir ?= $(prefix)/share
 APT_PACKAGES = e2fsprogs fio gcc iproute2 libc6-dev libssl-dev make nftables openssh-client openssh-server \
 	pkg-config rsync util-linux xfsprogs
+VM_PACKAGES = bc bison dmsetup flex kmod libclang-common-14-dev libclang1-14 libelf-dev qemu-system-x86 xz-utils
 PROGRAMS = marsd mars-shim marsadm mars-status
 
 .DEFAULT_GOAL := help
-.PHONY: help deps build run test scenarios bench lint install clean
+.PHONY: help deps build run test scenarios bench lint install clean vm-deps vm-kernel kmod vm-test vm-bench
 
 help: ## Show this list
 	@echo "MARS targets:"
 	@sed -n 's/^\([a-z-]*\):[^#]*## /  \1\t/p' $(MAKEFILE_LIST) | expand -t 14
 
-deps: ## Install the Debian packages that building and testing need (only those that are missing)
-	@missing=$$(for p in $(APT_PACKAGES); do \
+# $(call install,PACKAGES): those of them that are missing
+define install
+	@missing=$$(for p in $(1); do \
 	    dpkg-query -W -f='$${db:Status-Status}\n' $$p 2>/dev/null | grep -qx installed || printf '%s ' $$p; done); \
 	[ -z "$$missing" ] && exit 0; \
 	echo "installing missing packages: $$missing"; \
@@ -25,6 +27,10 @@ deps: ## Install the Debian packages that building and testing need (only those 
 	export DEBIAN_FRONTEND=noninteractive; \
 	apt-get install -y -qq --no-install-recommends $$missing >/dev/null 2>&1 || \
 	    { apt-get update -qq && apt-get install -y -qq --no-install-recommends $$missing >/dev/null; }
+endef
+
+deps: ## Install the Debian packages that building and testing need (only those that are missing)
+	$(call install,$(APT_PACKAGES))
 	@command -v $(CARGO) >/dev/null || { echo "cargo is missing: install Rust 1.85 or newer (https://rustup.rs)" >&2; exit 1; }
 
 build: deps ## Compile everything
@@ -64,6 +70,24 @@ install: deps ## Install programs, manual pages and completions (DESTDIR, prefix
 	    make_it zsh zsh/site-functions/_$$name; \
 	    make_it fish fish/vendor_completions.d/$$name.fish; \
 	done
+
+vm-deps: deps
+	$(call install,$(VM_PACKAGES))
+
+vm-kernel: vm-deps ## Build the pinned Linux kernels of the VM tests (once per MARS_KERNEL_CACHE, ~/.cache/mars-kernel)
+	@for kind in plain checked; do shim-kmod/vm/kernel $$kind; done
+
+kmod: vm-deps ## Build the kernel module for the pinned kernel
+	@shim-kmod/vm/module plain
+
+vm-test: build vm-deps ## Test the kernel module in a virtual machine (CUTS=100 cuts its power that often)
+	$(CARGO) test --package mars-tests --tests --no-run
+	$(CARGO) test --package mars-tests --test vm -- --ignored --test-threads=1 --nocapture
+
+vm-bench: build vm-deps ## Compare disk, kernel module and DRBD in a virtual machine (SECS=10 per job)
+	$(call install,drbd-utils)
+	@module=$$(shim-kmod/vm/module plain) && $${CARGO_TARGET_DIR:-target}/debug/mars-vm --deadline 3600 --disk 256 --disk 4096 --disk 256 --disk 256 \
+	    "PATH=$$(realpath $${CARGO_TARGET_DIR:-target}/debug):\$$PATH exec $(CURDIR)/shim-kmod/vm/bench $$module $(or $(SECS),10)"
 
 clean: ## Remove what was built
 	$(CARGO) clean
