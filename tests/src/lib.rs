@@ -24,6 +24,7 @@ pub mod ssh;
 pub mod story;
 pub mod supervisor;
 pub mod tree;
+pub mod vm;
 
 pub use cluster::{Cluster, scenario};
 pub use error::{Context, Error, Result, fail};

@@ -1,0 +1,188 @@
+//! A disk with a volatile write cache: after a power cut each block that was not flushed is as it was, or new.
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use crate::error::{Context, Result, fail};
+use crate::vm::nbd::{Backend, serve};
+
+/// Bytes that are written completely or not at all.
+const BLOCK: usize = 4096;
+const BLOCK_BYTES: u64 = BLOCK as u64;
+
+/// A disk of a virtual machine.
+#[derive(Debug)]
+pub struct Disk {
+    socket: PathBuf,
+    content: Arc<Mutex<Content>>,
+}
+
+#[derive(Debug)]
+struct Content {
+    size_bytes: u64,
+    /// All writes.
+    current: File,
+    /// What is left if the power fails and the cache is lost.
+    durable: File,
+    /// Blocks in which the two differ.
+    cached: BTreeSet<u64>,
+}
+
+impl Disk {
+    /// Makes an empty disk of `bytes` bytes in `dir` and serves it at the socket `NAME.sock`.
+    ///
+    /// # Errors
+    /// A file or the socket cannot be made.
+    pub(crate) fn create(dir: &Path, name: &str, bytes: u64) -> Result<Self> {
+        if bytes % BLOCK_BYTES != 0 {
+            return Err(fail(format!("a disk of {bytes} bytes has no whole blocks")));
+        }
+        let file = |suffix: &str| {
+            let path = dir.join(format!("{name}.{suffix}"));
+            let file = File::create_new(&path);
+            file.and_then(|f| f.set_len(bytes).map(|()| f))
+                .and_then(|_| File::options().read(true).write(true).open(&path))
+                .context(format!("create {}", path.display()))
+        };
+        let content = Content {
+            size_bytes: bytes,
+            current: file("current")?,
+            durable: file("durable")?,
+            cached: BTreeSet::new(),
+        };
+        let socket = dir.join(format!("{name}.sock"));
+        let listener =
+            UnixListener::bind(&socket).context(format!("listen at {}", socket.display()))?;
+        let content = Arc::new(Mutex::new(content));
+        let served = Arc::clone(&content);
+        std::thread::spawn(move || accept(&listener, &served));
+        Ok(Self { socket, content })
+    }
+
+    /// Where it is served.
+    pub(crate) fn socket(&self) -> &Path {
+        &self.socket
+    }
+
+    /// The power fails: of every block in the cache the random numbers of `seed` say whether it reached the disk.
+    ///
+    /// Returns how many blocks were lost and how many were kept.
+    ///
+    /// # Errors
+    /// The files cannot be read or written.
+    pub(crate) fn lose_cache(&self, seed: u64) -> Result<(usize, usize)> {
+        let mut content = lock(&self.content);
+        let (mut lost, mut kept) = (0, 0);
+        let mut state = seed | 1;
+        for block in std::mem::take(&mut content.cached) {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            if state & 1 == 0 {
+                kept += 1;
+                copy(&content.current, &content.durable, block)
+            } else {
+                lost += 1;
+                copy(&content.durable, &content.current, block)
+            }
+            .context(format!("settle block {block}"))?;
+        }
+        Ok((lost, kept))
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        // The thread that serves ends with the process; without its socket nobody finds it.
+        let _ = std::fs::remove_file(&self.socket);
+    }
+}
+
+fn lock(content: &Mutex<Content>) -> MutexGuard<'_, Content> {
+    content.lock().unwrap_or_else(|e| e.into_inner())
+}
+
+fn accept(listener: &UnixListener, content: &Arc<Mutex<Content>>) {
+    for stream in listener.incoming() {
+        let done = stream
+            .context("accept a client")
+            .and_then(|mut stream| serve(&mut stream, &mut Shared(Arc::clone(content))));
+        if let Err(error) = done {
+            eprintln!("disk of the virtual machine: {error}");
+        }
+    }
+}
+
+fn copy(from: &File, to: &File, block: u64) -> std::io::Result<()> {
+    let mut buffer = [0; BLOCK];
+    from.read_exact_at(&mut buffer, block * BLOCK_BYTES)?;
+    to.write_all_at(&buffer, block * BLOCK_BYTES)
+}
+
+struct Shared(Arc<Mutex<Content>>);
+
+impl Backend for Shared {
+    fn size_bytes(&self) -> u64 {
+        lock(&self.0).size_bytes
+    }
+
+    fn read(&mut self, offset: u64, buffer: &mut [u8]) -> std::io::Result<()> {
+        lock(&self.0).current.read_exact_at(buffer, offset)
+    }
+
+    fn write(&mut self, offset: u64, data: &[u8]) -> std::io::Result<()> {
+        let mut content = lock(&self.0);
+        content.current.write_all_at(data, offset)?;
+        let end = offset + data.len() as u64;
+        content
+            .cached
+            .extend(offset / BLOCK_BYTES..end.div_ceil(BLOCK_BYTES));
+        Ok(())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        let mut content = lock(&self.0);
+        for block in std::mem::take(&mut content.cached) {
+            copy(&content.current, &content.durable, block)?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn first_bytes(disk: &Disk, blocks: u64) -> Vec<u8> {
+        let mut shared = Shared(Arc::clone(&disk.content));
+        (0..blocks)
+            .map(|block| {
+                let mut byte = [0];
+                shared.read(block * BLOCK_BYTES, &mut byte).unwrap();
+                byte[0]
+            })
+            .collect()
+    }
+
+    #[test]
+    fn a_power_cut_loses_some_of_what_was_not_flushed_and_nothing_else() {
+        let dir = tempfile::tempdir_in("/var/tmp").unwrap();
+        let disk = Disk::create(dir.path(), "a", 64 * BLOCK_BYTES).unwrap();
+        let mut shared = Shared(Arc::clone(&disk.content));
+        shared.write(0, &[1; 64 * BLOCK]).unwrap();
+        shared.flush().unwrap();
+        shared.write(16 * BLOCK_BYTES, &[2; 48 * BLOCK]).unwrap();
+        assert!(first_bytes(&disk, 64)[16..].iter().all(|b| *b == 2));
+        let (lost, kept) = disk.lose_cache(7).unwrap();
+        assert!(lost > 0 && kept > 0 && lost + kept == 48, "{lost} {kept}");
+        let after = first_bytes(&disk, 64);
+        assert!(after[..16].iter().all(|b| *b == 1), "flushed");
+        assert_eq!(after.iter().filter(|b| **b == 2).count(), kept);
+        assert_eq!(disk.lose_cache(9).unwrap(), (0, 0), "settled");
+        assert_eq!(first_bytes(&disk, 64), after);
+    }
+}
