@@ -15,7 +15,7 @@ impl Node {
     /// It ends, or gives no sign of life; the error shows its last messages.
     pub fn start_marsd(&self) -> Result<Task> {
         let begin = now()?;
-        let mut task = self.spawn("marsd", "exec marsd")?;
+        let mut task = self.spawn("marsd", &format!("exec marsd{}", self.shim_option()))?;
         let alive = format!("alive-{}", self.name());
         let mut ended = false;
         let published = poll(Duration::from_secs(30), || {
@@ -35,6 +35,16 @@ impl Node {
                 self.name(),
                 self.log_tail("marsd", 20)
             ))
+    }
+
+    /// `MARS_TESTS_KMOD` names the nodes whose devices the kernel module serves, separated by spaces.
+    fn shim_option(&self) -> &'static str {
+        let names = std::env::var("MARS_TESTS_KMOD").unwrap_or_default();
+        if names.split_whitespace().any(|name| name == self.name()) {
+            " --shim kmod"
+        } else {
+            ""
+        }
     }
 
     /// Ends marsd as a service manager does, and waits for its end.

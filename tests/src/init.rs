@@ -2,7 +2,7 @@
 //! and then reaps orphans for ever. Its death is the death of the node.
 
 use std::fs;
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
@@ -20,6 +20,7 @@ use crate::supervisor::{HOLD_FILE, INIT_FILE, NODE_MARK};
 const SHARED: [&str; 9] = [
     "bin", "sbin", "lib", "lib32", "lib64", "libx32", "usr", "etc", "opt",
 ];
+const KMOD_CONTROL: &str = mars_kmod_core::abi::CONTROL_DEVICE;
 const LOOP_NODES: u64 = 256;
 
 /// Body of the init process of node `name`, whose files lie in `dir`.
@@ -157,6 +158,11 @@ fn build_dev(dev: &Path) -> Result {
     for number in 0..LOOP_NODES {
         let path = dev.join(format!("loop{number}"));
         node(&path, SFlag::S_IFBLK, 0o660, makedev(7, number << shift))?;
+    }
+    // The control device of the kernel module, if that is loaded.
+    if let Ok(meta) = fs::metadata(KMOD_CONTROL) {
+        let name = KMOD_CONTROL.trim_start_matches("/dev/");
+        node(&dev.join(name), SFlag::S_IFCHR, 0o600, meta.rdev())?;
     }
     make_dir(&dev.join("mars"))?;
     make_dir(&dev.join(NODE_MARK))?;

@@ -1,0 +1,64 @@
+//! Whole clusters inside a virtual machine: the scenarios of the other test files, with the kernel module on some nodes.
+
+use mars_tests::Result;
+use mars_tests::vm::Kernel;
+
+use crate::{DEADLINE, machine, plain_script, scenario_program, script};
+
+/// Which nodes of a scenario have the kernel module as their shim.
+const ON_THE_FIRST: &str = "istore-test-bs7";
+const ON_BOTH: &str = "istore-test-bs7 istore-test-bap7";
+
+/// Runs the test `name` of `tests/FILE.rs` in a machine.
+fn scenario(file: &str, name: &str, kmod_nodes: &str) -> Result {
+    let kernel = Kernel::Plain;
+    let program = scenario_program(file)?;
+    let body = format!(
+        "log_disk\nexport MARS_TESTS_DIR=/mars MARS_TESTS_KMOD='{kmod_nodes}'\n\
+         {} --test-threads=1 --nocapture --exact {name}\n",
+        program.display()
+    );
+    let script = if kmod_nodes.is_empty() {
+        plain_script(&body)?
+    } else {
+        script(kernel, &format!("{body}rmmod mars\n"))?
+    };
+    let text = machine(kernel)?.run(&script, DEADLINE)?;
+    println!("{text}");
+    // A name that no test has runs nothing, and that succeeds.
+    assert!(text.contains("1 passed"), "{text}");
+    Ok(())
+}
+
+/// The user-space shim works on the kernel of the virtual machine as on any other.
+#[test]
+#[ignore = "needs a virtual machine: make vm-test"]
+fn the_user_space_shim_hands_over() -> Result {
+    scenario(
+        "handover",
+        "a_handover_of_a_mounted_device_waits_for_the_umount",
+        "",
+    )
+}
+
+#[test]
+#[ignore = "needs a virtual machine: make vm-test"]
+fn kernel_and_user_space_shim_hand_over_to_and_fro() -> Result {
+    scenario("handover", "three_handovers_to_and_fro", ON_THE_FIRST)
+}
+
+#[test]
+#[ignore = "needs a virtual machine: make vm-test"]
+fn two_nodes_with_the_kernel_module_hand_over() -> Result {
+    scenario(
+        "handover",
+        "a_handover_of_a_mounted_device_waits_for_the_umount",
+        ON_BOTH,
+    )
+}
+
+#[test]
+#[ignore = "needs a virtual machine: make vm-test"]
+fn a_killed_marsd_finds_the_running_device_again() -> Result {
+    scenario("daemon_killed", "on_the_primary", ON_THE_FIRST)
+}
