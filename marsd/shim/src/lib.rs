@@ -18,5 +18,6 @@ pub mod process;
 pub mod server;
 pub mod service;
 pub mod stage;
+pub mod stage_area;
 pub mod stream;
 pub mod users;

@@ -101,12 +101,13 @@ pub fn open_new(path: &Path, size_bytes: u64) -> Result<OpenedLog, ShimError> {
     Ok(log)
 }
 
-/// Opens `name`, and the next ones that have records: after a death around a switch two logs hold what the disk does
-/// not have.
+/// Opens `name`, and the next ones that have records, in the file or (`staged`) in the stage of the predecessor: after
+/// a death around a switch two logs hold what the disk does not have.
 pub fn open_chain(
     dir: &Path,
     name: &LogName,
     pos: u64,
+    staged: Option<&LogName>,
     size_bytes: u64,
 ) -> Result<Vec<(LogName, OpenedLog)>, ShimError> {
     let log = open_log(&dir.join(name.to_string()), pos, size_bytes)?;
@@ -114,11 +115,12 @@ pub fn open_chain(
     let mut next = LogName::new(name.seq + 1, &name.host);
     loop {
         let path = dir.join(next.to_string());
-        if std::fs::metadata(&path).map_or(0, |m| m.len()) == 0 {
+        let in_stage = staged == Some(&next);
+        if std::fs::metadata(&path).map_or(0, |m| m.len()) == 0 && !in_stage {
             return Ok(logs);
         }
         let log = open_log(&path, 0, size_bytes)?;
-        if log.end == 0 {
+        if log.end == 0 && !in_stage {
             return Ok(logs);
         }
         logs.push((next.clone(), log));

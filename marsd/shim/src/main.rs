@@ -19,9 +19,9 @@ struct Args {
     /// Directory of control sockets and mount points.
     #[arg(long, default_value = "/run/mars", env = "MARS_RUN")]
     run_dir: PathBuf,
-    /// Most MiB that are kept in memory before they are written back.
-    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u64).range(4..=65536))]
-    dirty_mib: u64,
+    /// Most MiB that are kept in memory before they are written back [default: a sixteenth of the memory, 64 to 1024].
+    #[arg(long, value_parser = clap::value_parser!(u64).range(4..=65536))]
+    dirty_mib: Option<u64>,
 }
 
 fn main() -> ExitCode {
@@ -41,6 +41,11 @@ fn main() -> ExitCode {
     }
 }
 
+fn default_dirty_mib() -> u64 {
+    let total = nix::sys::sysinfo::sysinfo().map_or(0, |info| info.ram_total());
+    (total >> 24).clamp(64, 1024)
+}
+
 fn serve(args: &Args) -> Result<End, Box<dyn std::error::Error>> {
     let signals = catch_signals()?;
     protect();
@@ -52,6 +57,10 @@ fn serve(args: &Args) -> Result<End, Box<dyn std::error::Error>> {
         .canonicalize()
         .map_err(|e| format!("look at {}: {e}", args.run_dir.display()))?;
     let socket = run_dir.join(format!("shim-{}.sock", args.resource));
-    let service = Service::new(&args.resource, &run_dir, args.dirty_mib << 20);
+    let service = Service::new(
+        &args.resource,
+        &run_dir,
+        args.dirty_mib.unwrap_or_else(default_dirty_mib) << 20,
+    );
     Ok(Server::new(service, &socket, signals)?.run()?)
 }

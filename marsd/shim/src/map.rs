@@ -82,8 +82,9 @@ struct Born {
 #[derive(Debug)]
 pub struct DirtyMap {
     pages: BTreeMap<u64, Page>,
-    /// Used in turn, so that a stream of writes gets neighbouring slots.
+    /// What was freed last is used first, so that little memory is touched while little is written.
     free: VecDeque<Slot>,
+    used: usize,
     born: VecDeque<Born>,
     dirty_sectors: u64,
     current_pages: usize,
@@ -97,6 +98,7 @@ impl DirtyMap {
         Self {
             pages: BTreeMap::new(),
             free: (0..slots).collect(),
+            used: 0,
             born: VecDeque::new(),
             dirty_sectors: 0,
             current_pages: 0,
@@ -141,20 +143,56 @@ impl DirtyMap {
             return Some(part.slot);
         }
         let slot = self.free.pop_front()?;
+        self.insert(page, slot, mask, (start, end), before);
+        Some(slot)
+    }
+
+    /// The slots that [`DirtyMap::take_next`] will give, at most `count`.
+    pub fn next_slots(&self, count: usize) -> impl Iterator<Item = Slot> + '_ {
+        self.free.iter().take(count).copied()
+    }
+
+    /// Takes the next `count` slots, to be filled before their pages are known to the map; they go to
+    /// [`DirtyMap::adopt`] or [`DirtyMap::give_back`].
+    pub fn take_next(&mut self, count: usize) -> VecDeque<Slot> {
+        self.free.drain(..count.min(self.free.len())).collect()
+    }
+
+    /// Takes back slots that were not adopted.
+    pub fn give_back(&mut self, slots: VecDeque<Slot>) {
+        for slot in slots.into_iter().rev() {
+            self.free.push_front(slot);
+        }
+    }
+
+    /// Makes all of `page` dirty by the record `start..end`; its content stands in `slot` already. `before` is the
+    /// stamp of the record before it.
+    pub fn adopt(&mut self, page: u64, slot: Slot, (start, end): (u64, u64), before: Stamp) {
+        if let Some(part) = self.pages.get_mut(&page).and_then(|p| p.current.as_mut()) {
+            self.dirty_sectors += u64::from((!part.mask).count_ones());
+            self.free.push_front(part.slot);
+            self.used = self.used.max(slot as usize + 1);
+            (part.slot, part.mask, part.end) = (slot, u8::MAX, end);
+            return;
+        }
+        self.insert(page, slot, u8::MAX, (start, end), before);
+    }
+
+    fn insert(&mut self, page: u64, slot: Slot, mask: u8, (first, end): (u64, u64), before: Stamp) {
         self.pages.entry(page).or_default().current = Some(Part {
             slot,
             mask,
-            first: start,
+            first,
             end,
         });
         self.born.push_back(Born {
-            first: start,
+            first,
             page,
             before,
         });
         self.dirty_sectors += u64::from(mask.count_ones());
         self.current_pages += 1;
-        Some(slot)
+        self.used = self.used.max(slot as usize + 1);
     }
 
     /// Where the bytes `offset..offset+len` are, in order; neighbouring pieces of one source are joined.
@@ -223,9 +261,22 @@ impl DirtyMap {
         &self.frozen
     }
 
+    /// Number of slots that were in use at once since the last [`DirtyMap::rewind`], as the highest number of one.
+    pub fn used_slots(&self) -> usize {
+        self.used
+    }
+
+    /// Puts the slots in order again, while no page is dirty.
+    pub fn rewind(&mut self) {
+        if self.is_empty() {
+            self.free.make_contiguous().sort_unstable();
+            self.used = 0;
+        }
+    }
+
     /// Ends the round: its pages are on stable storage.
     pub fn thaw(&mut self) {
-        for done in std::mem::take(&mut self.frozen) {
+        for done in std::mem::take(&mut self.frozen).into_iter().rev() {
             let Some(entry) = self.pages.get_mut(&done.page) else {
                 continue;
             };
@@ -233,7 +284,7 @@ impl DirtyMap {
             if entry.current.is_none() {
                 self.pages.remove(&done.page);
             }
-            self.free.push_back(done.slot);
+            self.free.push_front(done.slot);
             self.dirty_sectors -= u64::from(done.mask.count_ones());
         }
     }

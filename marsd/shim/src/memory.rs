@@ -1,10 +1,14 @@
 //! Page-aligned anonymous memory for direct I/O, kept in RAM where the limits permit.
 
 use std::num::NonZeroUsize;
+use std::os::fd::{BorrowedFd, RawFd};
 use std::ptr::NonNull;
 
 use nix::errno::Errno;
-use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous, munmap};
+use nix::sys::mman::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap};
+
+/// From `linux/mman.h`.
+const MADV_DONTNEED_LOCKED: libc::c_int = 24;
 
 /// A mapping of zeroed memory; the kernel reads and writes it by address while I/O is in flight.
 #[derive(Debug)]
@@ -25,14 +29,29 @@ impl Memory {
         let flags = MapFlags::MAP_PRIVATE | MapFlags::MAP_NORESERVE;
         // SAFETY: a new anonymous mapping at an address of the kernel's choice touches nothing that exists.
         let base = unsafe { mmap_anonymous(None, length, prot, flags) }?;
+        Ok(Self::settle(base, len))
+    }
+
+    /// Maps the first `len` bytes of a file, which has them all, for this process and every other that maps it.
+    pub fn of_file(fd: RawFd, len: usize) -> Result<Self, Errno> {
+        let length = NonZeroUsize::new(len).ok_or(Errno::EINVAL)?;
+        let prot = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
+        // SAFETY: the descriptor is the caller's and open during this call.
+        let fd = unsafe { BorrowedFd::borrow_raw(fd) };
+        // SAFETY: a new mapping at an address of the kernel's choice touches nothing that exists.
+        let base = unsafe { mmap(None, length, prot, MapFlags::MAP_SHARED, fd, 0) }?;
+        Ok(Self::settle(base, len))
+    }
+
+    fn settle(base: NonNull<libc::c_void>, len: usize) -> Self {
         // SAFETY: the range was just mapped. Large pages are a wish: they make pinning for I/O cheap.
         unsafe { libc::madvise(base.as_ptr(), len, libc::MADV_HUGEPAGE) };
         // SAFETY: the range was just mapped. Failure is tolerated.
         unsafe { libc::mlock2(base.as_ptr(), len, libc::MLOCK_ONFAULT) };
-        Ok(Self {
+        Self {
             base: base.cast(),
             len,
-        })
+        }
     }
 
     /// Address of byte `offset`, which must be inside.
@@ -54,6 +73,17 @@ impl Memory {
         assert!(offset <= self.len && len <= self.len - offset, "inside");
         // SAFETY: as above, and `&mut self` excludes other references.
         unsafe { std::slice::from_raw_parts_mut(self.base.as_ptr().add(offset), len) }
+    }
+
+    /// Gives the pages from byte `offset` on back to the system; they read as zeroes then.
+    pub fn release(&mut self, offset: usize) {
+        if offset >= self.len {
+            return;
+        }
+        let at = self.at(offset);
+        // SAFETY: the range is inside the mapping, and `&mut self` excludes references into it. A kernel that does not
+        // know how to give locked pages back refuses, and they stay.
+        unsafe { libc::madvise(at.cast(), self.len - offset, MADV_DONTNEED_LOCKED) };
     }
 
     /// Length in bytes.

@@ -6,10 +6,17 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 /// From `linux/prctl.h`.
 const PR_SET_IO_FLUSHER: libc::c_int = 57;
 
+/// Its niceness, between that of applications and of the kernel's own threads for urgent block I/O.
+const NICE: libc::c_int = -15;
+
 /// Protects the process as far as its rights go; every failure is tolerated, because the data path also works without.
 pub fn protect() {
     if let Err(e) = std::fs::write("/proc/self/oom_score_adj", "-1000") {
         tracing::info!("oom_score_adj: {e}");
+    }
+    // SAFETY: plain numbers. Whoever writes to the device waits for this process: it goes before them.
+    if unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, NICE) } != 0 {
+        tracing::info!("setpriority: {}", std::io::Error::last_os_error());
     }
     // SAFETY: plain numbers. Lets memory reclaim not wait for us, as for any block driver in user space.
     if unsafe { libc::prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0) } != 0 {

@@ -16,6 +16,7 @@ use crate::error::ShimError;
 use crate::fuse_mount;
 use crate::log_file::{cut_log, open_chain, open_new};
 use crate::loop_device::{LoopDevice, release_stale};
+use crate::stage_area::StageArea;
 use crate::users::find_users;
 use mars_tree::passed::{load_passed, prepare_passed};
 use mars_tree::unlogged::UnloggedMap;
@@ -31,6 +32,8 @@ pub type Tick<'a> = &'a mut dyn FnMut(&ShimStatus);
 struct Attached {
     args: Attach,
     engine: EngineHandle,
+    /// The log of the records that a predecessor has left in the stage.
+    staged: Option<LogName>,
     /// The FUSE connection of a predecessor that is not served yet.
     inherited: Option<OwnedFd>,
     /// The served device.
@@ -46,6 +49,7 @@ struct Served {
 pub struct Service {
     resource: ResourceName,
     mount_point: PathBuf,
+    stage_path: PathBuf,
     dirty_bytes: u64,
     attached: Option<Attached>,
     stopped: bool,
@@ -57,6 +61,7 @@ impl Service {
         Self {
             resource: resource.clone(),
             mount_point: run_dir.join(format!("fuse-{resource}")),
+            stage_path: run_dir.join(format!("stage-{resource}")),
             dirty_bytes,
             attached: None,
             stopped: false,
@@ -220,10 +225,13 @@ impl Service {
             release_stale(&self.mount_point);
             fuse_mount::unmount(&self.mount_point)?;
         }
-        let engine = EngineHandle::start(disk, args.size_bytes, self.dirty_bytes)?;
+        let area = StageArea::open(&self.stage_path)?;
+        let staged = area.log();
+        let engine = EngineHandle::start(disk, args.size_bytes, self.dirty_bytes, area)?;
         self.attached = Some(Attached {
             args: args.clone(),
             engine,
+            staged,
             inherited: fd,
             served: None,
         });
@@ -267,8 +275,9 @@ impl Service {
         if let Some((marked, end)) = &mark {
             cut_log(&dir.join(marked.to_string()), *end)?;
         }
+        let staged = attached.staged.as_ref().filter(|_| mark.is_none());
         let (name, pos) = mark.as_ref().map_or((name, pos), |(log, end)| (log, *end));
-        let logs = open_chain(dir, name, pos, snapshot.size_bytes)?;
+        let logs = open_chain(dir, name, pos, staged, snapshot.size_bytes)?;
         self.command(tick, |reply| Command::StartLog { logs, pos, reply })?;
         if mark.is_some() {
             tracing::warn!(
@@ -408,6 +417,7 @@ impl Service {
             attached.engine.exit();
             // Best effort: an unused mount point harms nobody.
             let _ = std::fs::remove_file(&self.mount_point);
+            let _ = std::fs::remove_file(&self.stage_path);
         }
         self.stopped = true;
         Ok(status)

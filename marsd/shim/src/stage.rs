@@ -112,14 +112,12 @@ impl Stage {
         self.filled += len + OVERHEAD;
     }
 
-    /// Closes the write: zeroes the padding behind the records of `buffer` and begins the next one in `next`.
+    /// Closes the write: zeroes the padding behind the records of `buffer` and tells what the next one begins with:
+    /// its carried bytes are the last ones of this one.
     #[must_use]
-    pub fn close(&self, buffer: &mut [u8], next: &mut [u8]) -> Self {
+    pub fn close(&self, buffer: &mut [u8]) -> Self {
         buffer[self.filled..self.write_len()].fill(0);
-        let following = Self::at(self.end());
-        let from = self.filled - following.carried;
-        next[..following.carried].copy_from_slice(&buffer[from..self.filled]);
-        following
+        Self::at(self.end())
     }
 }
 
@@ -146,7 +144,9 @@ mod tests {
                 stage.push(now, pos, Payload::Data(&data), Stamp::new(9, 1));
                 expect.push((pos, data));
             }
-            let following = stage.close(now, next);
+            let following = stage.close(now);
+            let from = stage.filled - following.carried;
+            next[..following.carried].copy_from_slice(&now[from..stage.filled]);
             let at = usize::try_from(stage.file_offset).unwrap();
             log[at..at + stage.write_len()].copy_from_slice(&now[..stage.write_len()]);
             stage = following;

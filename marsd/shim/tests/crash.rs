@@ -33,7 +33,18 @@ fn succeed(rig: &mut Rig) {
 
 #[test]
 fn a_killed_shim_is_succeeded_without_an_error_to_the_writers() {
-    let mut rig = Rig::serving(8 * MIB);
+    kill_under_writers(Rig::new(8 * MIB));
+}
+
+#[test]
+fn a_killed_shim_is_succeeded_where_only_the_log_outlives_it() {
+    kill_under_writers(Rig::new(8 * MIB).without_stage());
+}
+
+fn kill_under_writers(mut rig: Rig) {
+    rig.start();
+    rig.attach(None).unwrap();
+    rig.log(1, 0).unwrap();
     let device = rig.device();
     let stop = Arc::new(AtomicBool::new(false));
     let written = Arc::new(AtomicU64::new(0));

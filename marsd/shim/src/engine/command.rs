@@ -17,6 +17,7 @@ use super::worker::Job;
 use crate::disk::Disk;
 use crate::error::ShimError;
 use crate::log_file::OpenedLog;
+use crate::stage_area::StageArea;
 
 /// Where the answer to a command goes.
 pub type Reply = mpsc::Sender<Result<(), ShimError>>;
@@ -190,8 +191,14 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// Starts the thread for `disk`; at most `dirty_bytes` are kept in memory before they are written back.
-    pub fn start(disk: Disk, size_bytes: u64, dirty_bytes: u64) -> Result<Self, ShimError> {
+    /// Starts the thread for `disk`; at most `dirty_bytes` are kept in memory before they are written back, and log
+    /// writes are staged in `area`.
+    pub fn start(
+        disk: Disk,
+        size_bytes: u64,
+        dirty_bytes: u64,
+        area: StageArea,
+    ) -> Result<Self, ShimError> {
         let path: PathBuf = disk.path.clone();
         let failed = |cause| ShimError::io("start the data path of", &path, cause);
         let shared = Arc::new(Shared::new(size_bytes).map_err(|e| failed(e.into()))?);
@@ -202,7 +209,7 @@ impl Engine {
             .name("data".into())
             .spawn(move || {
                 let _ended = EndMark(Arc::clone(&inner));
-                match super::Engine::new(inner, disk, size_bytes, dirty_bytes) {
+                match super::Engine::new(inner, disk, size_bytes, dirty_bytes, area) {
                     Ok(mut engine) => {
                         let _ = ready.send(Ok(()));
                         if let Err(e) = engine.run() {

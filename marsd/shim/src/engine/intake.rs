@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
+use super::landing::LANDING_MIN;
 use super::read::ReadRequest;
 use super::write::{PendingWrite, ZeroJob};
 use super::{Engine, Fuse, Mode, Op, Reply};
@@ -76,13 +77,21 @@ impl Engine {
             if !self.intake_open() {
                 return;
             }
-            let Some(fuse) = self.fuse.as_mut().filter(|f| f.readable) else {
+            if self.fuse.as_ref().is_none_or(|f| !f.readable) {
+                return;
+            }
+            let landing = self.landing_wanted();
+            let read = if landing {
+                self.read_landing()
+            } else {
+                self.read_request()
+            };
+            let Some(fuse) = self.fuse.as_mut() else {
                 return;
             };
-            let buffer = self.request.bytes_mut(0, REQUEST_MAX);
-            match nix::unistd::read(fuse.fd.as_fd(), buffer) {
+            match read {
                 Ok(len) => {
-                    self.take_request(len);
+                    self.take_request(len, landing);
                     if self.log.worth_writing() {
                         self.pump_log();
                     }
@@ -103,7 +112,19 @@ impl Engine {
         }
     }
 
-    fn take_request(&mut self, len: usize) {
+    fn read_request(&mut self) -> nix::Result<usize> {
+        let Some(fuse) = &self.fuse else {
+            return Err(Errno::EAGAIN);
+        };
+        let buffer = self.request.bytes_mut(0, REQUEST_MAX);
+        nix::unistd::read(fuse.fd.as_fd(), buffer)
+    }
+
+    fn take_request(&mut self, len: usize, landing: bool) {
+        let landed = landing && self.lands_whole(len);
+        if landing && !landed {
+            self.collect(len);
+        }
         let Some(request) = parse_request(self.request.bytes(0, len)) else {
             tracing::error!("/dev/fuse: a request of {len} bytes is shorter than it says");
             return;
@@ -123,7 +144,7 @@ impl Engine {
                 self.reply(unique, libc::EIO, &[]);
             }
             Operation::Read { offset, len } => self.take_read(unique, offset, len),
-            Operation::Write { offset, len } => self.take_write(unique, offset, len),
+            Operation::Write { offset, len } => self.take_write(unique, offset, len, landed),
             Operation::WriteZeroes { offset, len } => self.take_zeroes(unique, offset, len),
             Operation::Fsync => self.take_flush(unique),
         }
@@ -177,7 +198,7 @@ impl Engine {
         });
     }
 
-    fn take_write(&mut self, unique: u64, offset: u64, len: u32) {
+    fn take_write(&mut self, unique: u64, offset: u64, len: u32, landed: bool) {
         let inside = offset
             .checked_add(u64::from(len))
             .is_some_and(|end| end <= self.size_bytes);
@@ -185,12 +206,15 @@ impl Engine {
             return self.reply(unique, libc::EINVAL, &[]);
         }
         self.counters.writes += 1;
+        self.large_writes = len >= LANDING_MIN;
+        let landed = landed.then(|| self.map.take_next(len as usize / 4096));
         self.pending = Some(PendingWrite {
             unique,
             offset,
             len,
             done: 0,
             stamp: self.log.clock.tick(mars_tree::wall_clock()),
+            landed,
         });
         self.stage_pending();
     }
@@ -218,7 +242,7 @@ impl Engine {
         if matches!(self.mode, Mode::PassThrough) {
             return self.flush_pass(unique);
         }
-        let target = self.log.marks.logged;
+        let target = self.log.acknowledged();
         if self.log.marks.durable >= target {
             self.reply(unique, 0, &[]);
         } else {
@@ -263,6 +287,7 @@ impl Engine {
     /// Answers everything that waits with EIO.
     pub(super) fn fail_requests(&mut self) {
         if let Some(write) = self.pending.take() {
+            self.map.give_back(write.landed.unwrap_or_default());
             self.reply(write.unique, libc::EIO, &[]);
         }
         for job in std::mem::take(&mut self.zeroes) {

@@ -3,13 +3,15 @@
 use std::collections::VecDeque;
 
 use mars_core::LogName;
-use mars_core::log_format::CODE_NEW_DATA;
+use mars_core::log_format::{CODE_NEW_DATA, Parsed, parse};
 
+use super::write::Content;
 use super::{Engine, Mode, Reply};
 use crate::error::ShimError;
 use crate::log_file::{LogReader, OpenedLog, stamp_of};
-use crate::map::{PAGE, split_pages};
+use crate::map::{PAGE, SECTOR, split_pages};
 use crate::stage::LOG_ALIGN;
+use crate::stage_area;
 
 /// Records taken at once.
 const AT_ONCE: usize = 1024;
@@ -21,6 +23,8 @@ const SLOTS: usize = 3;
 pub(super) struct Loader {
     /// For each log: its reader, and the stream position of its first byte.
     readers: VecDeque<(LogReader, u64)>,
+    /// Bytes of the log that a predecessor had staged and not written, and how many of them are staged again.
+    leftover: (Vec<u8>, usize),
     reply: Reply,
 }
 
@@ -46,6 +50,13 @@ impl Engine {
             Some(Err(e)) => return self.answer(&reply, Err(e)),
             None => return self.refuse(&reply, "starting no log"),
         };
+        let leftover = match logs.last() {
+            Some((name, log)) if matches!(self.mode, Mode::Idle) => {
+                let identity = stage_area::identity(&log.file);
+                self.log.area.leftover(name, identity, log.end)
+            }
+            _ => Vec::new(),
+        };
         let begin = self.log.staged;
         self.log.logs.clear();
         for (name, log) in logs {
@@ -64,7 +75,11 @@ impl Engine {
         marks.written_back = begin + pos;
         marks.written_back_stamp = stamp;
         self.error = None;
-        self.mode = Mode::Loading(Box::new(Loader { readers, reply }));
+        self.mode = Mode::Loading(Box::new(Loader {
+            readers,
+            leftover: (leftover, 0),
+            reply,
+        }));
     }
 
     /// Whether loading can go on now.
@@ -82,7 +97,11 @@ impl Engine {
         };
         match self.load_some(&mut loader) {
             Ok(false) => self.mode = Mode::Loading(loader),
+            Ok(true) if !self.stage_leftover(&mut loader.leftover) => {
+                self.mode = Mode::Loading(loader);
+            }
             Ok(true) => {
+                self.log.area.forget_leftover();
                 self.log.clock.observe(self.log.last_stamp);
                 self.mode = Mode::Logging;
                 self.update_written_back();
@@ -135,6 +154,35 @@ impl Engine {
             self.log.last_stamp = stamp_of(&record);
         }
         Ok(false)
+    }
+
+    /// Stages again what a predecessor had acknowledged; false if there is no room for all of it now.
+    fn stage_leftover(&mut self, (bytes, done): &mut (Vec<u8>, usize)) -> bool {
+        loop {
+            let (record, payload) = match parse(&bytes[*done..], crc32c::crc32c) {
+                Ok(Parsed::Record(record, payload)) => (record, payload),
+                Ok(Parsed::End) => return true,
+                other => {
+                    // Complete records stand there, or none.
+                    tracing::error!(
+                        "the stage of the predecessor is damaged at byte {done}: {other:?}"
+                    );
+                    return true;
+                }
+            };
+            let len = u64::from(record.len);
+            let inside = record
+                .pos
+                .checked_add(len)
+                .is_some_and(|end| end <= self.size_bytes);
+            if inside && record.pos % SECTOR == 0 && len % SECTOR == 0 {
+                let content = Content::Bytes(payload);
+                if !self.stage_record(record.pos, len, content, stamp_of(&record)) {
+                    return false;
+                }
+            }
+            *done += record.total_len();
+        }
     }
 
     /// All of the log that ends at stream position `end` is in the map.

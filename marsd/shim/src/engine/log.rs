@@ -17,10 +17,11 @@ use crate::error::ShimError;
 use crate::log_file::OpenedLog;
 use crate::memory::Memory;
 use crate::stage::{LOG_ALIGN, Payload, Stage};
+use crate::stage_area::{self, StageArea};
 use crate::stream::{LogSpan, Marks};
 
 /// Largest write to the log in bytes.
-const BATCH_MAX: usize = 2 << 20;
+const BATCH_MAX: usize = stage_area::BUFFER;
 /// Zeroes are written ahead in pieces of at least and at most this many bytes: each piece costs the next fdatasync a
 /// commit of metadata, so a fast stream gets large ones ...
 const AHEAD_STEP: std::ops::RangeInclusive<u64> = 512 * 1024..=4 << 20;
@@ -91,7 +92,8 @@ pub(super) struct LogState {
     pub(super) syncing: Option<u64>,
     /// Since when something waits to become durable.
     pub(super) undurable_since: Option<Instant>,
-    buffers: [Memory; 2],
+    /// Its two buffers are filled and written in turn.
+    pub(super) area: StageArea,
     zero: Memory,
     forming: usize,
     stage: Stage,
@@ -107,7 +109,7 @@ pub(super) struct LogState {
 }
 
 impl LogState {
-    pub(super) fn new() -> Result<Self, Errno> {
+    pub(super) fn new(area: StageArea) -> Result<Self, Errno> {
         Ok(Self {
             logs: Vec::new(),
             staged: 0,
@@ -118,7 +120,7 @@ impl LogState {
             broken: false,
             syncing: None,
             undurable_since: None,
-            buffers: [Memory::new(BATCH_MAX)?, Memory::new(BATCH_MAX)?],
+            area,
             zero: Memory::new(4 << 20)?,
             forming: 0,
             stage: Stage::default(),
@@ -130,6 +132,20 @@ impl LogState {
             average_batch: 0,
             last_append: None,
         })
+    }
+
+    /// Whether a write may be acknowledged when it is staged.
+    pub(super) fn early(&self) -> bool {
+        self.area.shared() && !self.broken
+    }
+
+    /// End of what has been acknowledged.
+    pub(super) fn acknowledged(&self) -> u64 {
+        if self.early() {
+            self.staged
+        } else {
+            self.marks.logged
+        }
     }
 
     /// Whether a record with `payload` bytes can be staged now.
@@ -150,6 +166,11 @@ impl LogState {
             && (self.broken || (self.stage.is_empty() && self.marks.durable == self.staged))
     }
 
+    /// When the last batch was written.
+    pub(super) fn last_append(&self) -> Option<Instant> {
+        self.last_append
+    }
+
     /// So much is staged that it should be written before more is taken in.
     pub(super) fn worth_writing(&self) -> bool {
         self.batch.is_none() && self.stage.filled >= LARGE
@@ -167,8 +188,9 @@ impl LogState {
     /// Stages a record; the caller has asked [`LogState::has_room`].
     pub(super) fn append(&mut self, pos: u64, payload: Payload<'_>, stamp: Stamp) {
         let before = self.stage.filled;
-        let buffer = self.buffers[self.forming].bytes_mut(0, BATCH_MAX);
+        let buffer = self.area.buffer_mut(self.forming);
         self.stage.push(buffer, pos, payload, stamp);
+        self.area.mark(self.forming, &self.stage);
         self.staged += (self.stage.filled - before) as u64;
         self.last_stamp = stamp;
     }
@@ -176,10 +198,9 @@ impl LogState {
     /// Makes `log` the one that takes new records, from its end on; `base` is its place in the stream.
     pub(super) fn open(&mut self, name: LogName, log: OpenedLog, base: u64, tail: &[u8]) {
         self.stage = Stage::at(log.end);
-        let carried = tail.len();
-        self.buffers[self.forming]
-            .bytes_mut(0, carried)
-            .copy_from_slice(tail);
+        self.area.begin(&name, stage_area::identity(&log.file));
+        self.area.buffer_mut(self.forming)[..tail.len()].copy_from_slice(tail);
+        self.area.mark(self.forming, &self.stage);
         self.logs.push(ActiveLog {
             span: LogSpan {
                 name,
@@ -244,11 +265,11 @@ impl Engine {
         if newest.trimming || (log.zeroing.is_some() && end > newest.ahead) {
             return;
         }
-        let [a, b] = &mut log.buffers;
-        let (now, next) = if log.forming == 0 { (a, b) } else { (b, a) };
-        let following = log
-            .stage
-            .close(now.bytes_mut(0, BATCH_MAX), next.bytes_mut(0, 4096));
+        let following = log.stage.close(log.area.buffer_mut(log.forming));
+        log.area.reuse(1 - log.forming);
+        log.area
+            .carry(log.forming, log.stage.filled, following.carried);
+        log.area.mark(1 - log.forming, &following);
         newest.ahead = newest.ahead.max(end);
         newest.padded = true;
         let batch = Batch {
@@ -272,7 +293,7 @@ impl Engine {
 
     fn write_batch(&mut self, file: &File) {
         let Some(batch) = &self.log.batch else { return };
-        let from = self.log.buffers[batch.buffer].at(0);
+        let from = self.log.area.address(batch.buffer);
         let len = u32::try_from(batch.stage.write_len()).unwrap_or(0);
         self.ring
             .write(Op::LogWrite, file, from, len, batch.stage.file_offset);

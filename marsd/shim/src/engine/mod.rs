@@ -7,6 +7,7 @@
 
 mod command;
 mod intake;
+mod landing;
 mod load;
 mod log;
 mod pass;
@@ -33,6 +34,7 @@ use crate::error::ShimError;
 use crate::fuse_proto::REQUEST_MAX;
 use crate::map::{DirtyMap, PAGE, Run, Slot};
 use crate::memory::{BufferPool, Memory};
+use crate::stage_area::StageArea;
 use command::Shared;
 use load::Loader;
 use log::LogState;
@@ -40,7 +42,7 @@ use pass::{Drain, Pass};
 use read::JobTable;
 use ring::{Op, Ring};
 use write::{Ack, PendingWrite, ZeroJob};
-use writeback::Round;
+use writeback::{Pace, Round};
 
 /// Longest wait when nothing is due.
 const WAIT_MAX: Duration = Duration::from_secs(10);
@@ -89,6 +91,8 @@ struct Engine {
 
     fuse: Option<Fuse>,
     request: Memory,
+    /// The last write was a large one.
+    large_writes: bool,
     pending: Option<PendingWrite>,
     zeroes: VecDeque<ZeroJob>,
     acks: VecDeque<Ack>,
@@ -107,6 +111,7 @@ struct Engine {
 
     log: LogState,
     round: Option<Round>,
+    pace: Pace,
     dirty_since: Option<Instant>,
     /// A writer waits for memory.
     starved: bool,
@@ -122,6 +127,7 @@ impl Engine {
         disk: Disk,
         size_bytes: u64,
         dirty_bytes: u64,
+        area: StageArea,
     ) -> Result<Self, ShimError> {
         let failed =
             |cause: std::io::Error| ShimError::io("prepare the data path of", &disk.path, cause);
@@ -142,6 +148,7 @@ impl Engine {
             published: publish::Published::default(),
             fuse: None,
             request: memory(REQUEST_MAX)?,
+            large_writes: false,
             pending: None,
             zeroes: VecDeque::new(),
             acks: VecDeque::new(),
@@ -153,8 +160,9 @@ impl Engine {
             pool: BufferPool::new().map_err(|e| failed(e.into()))?,
             jobs: JobTable::default(),
             waiting_reads: VecDeque::new(),
-            log: LogState::new().map_err(|e| failed(e.into()))?,
+            log: LogState::new(area).map_err(|e| failed(e.into()))?,
             round: None,
+            pace: Pace::new(Instant::now()),
             dirty_since: None,
             starved: false,
             pass: Pass::default(),
@@ -218,6 +226,7 @@ impl Engine {
         self.pump_zeroes();
         self.pump_log();
         self.pump_writeback();
+        self.pump_release();
         self.pump_sync();
         self.pump_unlogged();
         self.pump_pass();
@@ -238,6 +247,7 @@ impl Engine {
             self.sync_due(),
             self.writeback_due(),
             self.trim_due(),
+            self.release_due(),
         ];
         let now = Instant::now();
         due.into_iter()

@@ -168,6 +168,10 @@ impl Engine {
 
     /// Before the first write that is in no log: the logs must not be applied again.
     fn mark_passed(&mut self) {
+        // The disk has everything: no successor may stage it again.
+        if !matches!(self.mode, Mode::Failed) {
+            self.log.area.clear();
+        }
         let passing = self.drain.as_ref().is_some_and(|d| d.pass_through);
         let newest = self.log.logs.last().filter(|_| passing);
         let (Some(log), false) = (newest, matches!(self.mode, Mode::Failed)) else {

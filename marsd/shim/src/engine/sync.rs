@@ -25,7 +25,8 @@ impl Engine {
             return;
         }
         let durable = log.marks.durable;
-        let wanted = !self.flushes.is_empty()
+        let logged = log.marks.logged;
+        let wanted = self.flushes.iter().any(|(at, _)| *at <= logged)
             || self.round.as_ref().is_some_and(|r| r.waits_beyond(durable))
             || self.drain.is_some()
             || log.switching()

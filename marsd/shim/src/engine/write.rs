@@ -1,11 +1,13 @@
 //! Stages writes: cuts them into records, puts these into the log buffer and their content into the map.
 
+use std::collections::VecDeque;
+
 use mars_core::Stamp;
-use mars_core::log_format::{OVERHEAD, PAYLOAD_MAX, chunk_len};
+use mars_core::log_format::{OVERHEAD, PAYLOAD_MAX, RECORD_MAX, chunk_len};
 
 use super::{Engine, Mode};
 use crate::fuse_proto::format_written;
-use crate::map::{PAGE, SECTOR, split_pages};
+use crate::map::{PAGE, SECTOR, Slot, split_pages};
 use crate::stage::Payload;
 
 /// Slots that a record may need: its pages.
@@ -22,6 +24,8 @@ pub(super) struct PendingWrite {
     /// Bytes that are staged.
     pub(super) done: u32,
     pub(super) stamp: Stamp,
+    /// Its payload stands in these slots instead, one page in each.
+    pub(super) landed: Option<VecDeque<Slot>>,
 }
 
 /// A range to be zeroed.
@@ -32,13 +36,24 @@ pub(super) struct ZeroJob {
     pub(super) left: u64,
 }
 
-/// An answer that is due when the stream is logged up to `end`.
+/// An answer that is due when the stream is logged up to `end` (where the stage does not outlive this process).
 #[derive(Debug)]
 pub(super) struct Ack {
     pub(super) end: u64,
     pub(super) unique: u64,
     /// Bytes written; None for write-zeroes.
     pub(super) len: Option<u32>,
+}
+
+/// Where the payload of a record comes from.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Content<'a> {
+    /// This offset in the request buffer.
+    Request(usize),
+    /// These bytes.
+    Bytes(&'a [u8]),
+    /// Zeroes.
+    Zero,
 }
 
 impl Engine {
@@ -48,8 +63,12 @@ impl Engine {
             return;
         };
         let finished = match self.mode {
+            Mode::Logging if write.landed.is_some() => self.stage_landed(&mut write),
             Mode::Logging => self.stage_data(&mut write),
-            Mode::PassThrough => self.pass_write(&write),
+            Mode::PassThrough => {
+                self.unland(&mut write);
+                self.pass_write(&write)
+            }
             _ => false,
         };
         if !finished {
@@ -61,8 +80,8 @@ impl Engine {
         while write.done < write.len {
             let pos = write.offset + u64::from(write.done);
             let len = chunk_len(pos, u64::from(write.len - write.done));
-            let from = Self::payload_at(write.done);
-            if !self.stage_record(pos, len, Some(from), write.stamp) {
+            let content = Content::Request(Self::payload_at(write.done));
+            if !self.stage_record(pos, len, content, write.stamp) {
                 return false;
             }
             write.done += u32::try_from(len).unwrap_or(0);
@@ -71,25 +90,57 @@ impl Engine {
                 self.pump_log();
             }
         }
-        self.acks.push_back(Ack {
-            end: self.log.staged,
-            unique: write.unique,
-            len: Some(write.len),
-        });
+        self.staged(write.unique, Some(write.len));
         true
     }
 
-    /// Stages one record with `len` bytes of the request buffer (or zeroes); false if there is no room now.
-    fn stage_record(&mut self, pos: u64, len: u64, from: Option<usize>, stamp: Stamp) -> bool {
+    /// Stages a landed write as a whole, or not yet.
+    fn stage_landed(&mut self, write: &mut PendingWrite) -> bool {
+        let records = write.len as usize / PAYLOAD_MAX;
+        if self.log.switching() || !self.has_log_room(records * RECORD_MAX) {
+            return false;
+        }
+        let mut pos = write.offset;
+        for slot in write.landed.take().unwrap_or_default() {
+            let start = self.log.staged;
+            let end = start + RECORD_MAX as u64;
+            let before = self.log.last_stamp;
+            self.map.adopt(pos / PAGE, slot, (start, end), before);
+            let payload = Payload::Data(self.slots.bytes(slot as usize * 4096, 4096));
+            self.log.append(pos, payload, write.stamp);
+            pos += PAGE;
+            if self.log.worth_writing() {
+                self.pump_log();
+            }
+        }
+        self.counters.logged_bytes += u64::from(write.len);
+        self.dirty_since.get_or_insert(self.now);
+        self.staged(write.unique, Some(write.len));
+        true
+    }
+
+    /// Whether a record fits, perhaps after what is staged has been handed over.
+    fn has_log_room(&mut self, payload: usize) -> bool {
+        if !self.log.has_room(payload) {
+            self.pump_log();
+        }
+        self.log.has_room(payload)
+    }
+
+    /// Stages one record with `len` bytes of `content`; false if there is no room now.
+    pub(super) fn stage_record(
+        &mut self,
+        pos: u64,
+        len: u64,
+        content: Content<'_>,
+        stamp: Stamp,
+    ) -> bool {
         if self.log.switching() {
             return false;
         }
         let size = usize::try_from(len).unwrap_or(0);
-        if !self.log.has_room(size) {
-            self.pump_log();
-            if !self.log.has_room(size) {
-                return false;
-            }
+        if !self.has_log_room(size) {
+            return false;
         }
         if self.map.free_slots() < SLOTS_PER_RECORD {
             self.starved = true;
@@ -98,9 +149,10 @@ impl Engine {
         let start = self.log.staged;
         let end = start + len + OVERHEAD as u64;
         let before = self.log.last_stamp;
-        let payload = match from {
-            Some(at) => Payload::Data(self.request.bytes(at, size)),
-            None => Payload::Zero(size),
+        let payload = match content {
+            Content::Request(at) => Payload::Data(self.request.bytes(at, size)),
+            Content::Bytes(bytes) => Payload::Data(bytes),
+            Content::Zero => Payload::Zero(size),
         };
         for (page, mask, range) in split_pages(pos, len) {
             let Some(slot) = self.map.place(page, mask, (start, end), before) else {
@@ -154,7 +206,7 @@ impl Engine {
         let mut step = ZERO_STEP;
         while job.left > 0 && step > 0 {
             let len = chunk_len(job.offset, job.left);
-            if !self.stage_record(job.offset, len, None, stamp) {
+            if !self.stage_record(job.offset, len, Content::Zero, stamp) {
                 break;
             }
             job.offset += len;
@@ -165,11 +217,18 @@ impl Engine {
             self.zeroes.push_front(job);
             return;
         }
-        self.acks.push_back(Ack {
-            end: self.log.staged,
-            unique: job.unique,
-            len: None,
-        });
+        self.staged(job.unique, None);
+    }
+
+    /// A request is staged as a whole.
+    fn staged(&mut self, unique: u64, len: Option<u32>) {
+        let end = self.log.staged;
+        let ack = Ack { end, unique, len };
+        if self.log.early() {
+            self.acknowledge(&ack);
+        } else {
+            self.acks.push_back(ack);
+        }
     }
 
     /// Answers the writes that are in the log.

@@ -1,5 +1,8 @@
 //! Write-back in rounds: freeze pages, wait until their records are durable, write them in disk order, flush the
 //! disk, forget them. One round at a time, so no two writes of one block are ever in flight.
+//!
+//! Write-back keeps out of the way of a stream of writes: while one runs it waits until the memory is half full or
+//! something is dirty for long, which also lets more blocks be overwritten in memory and written once.
 
 use std::time::{Duration, Instant};
 
@@ -8,8 +11,14 @@ use crate::map::{Frozen, PAGE, SECTOR};
 
 /// A round begins when something is dirty for this long ...
 const AGE: Duration = Duration::from_millis(150);
-/// ... or this many pages wait.
+/// ... or, while a stream of writes runs, for this long ...
+const AGE_BUSY: Duration = Duration::from_secs(4);
+/// ... or this many pages wait, which are half of the memory while a stream runs.
 const PAGES_START: usize = 4096;
+/// A stream: so many bytes are logged ...
+const BUSY_BYTES: u64 = 1 << 20;
+/// ... within this time.
+const BUSY_WINDOW: Duration = Duration::from_millis(100);
 /// Most pages of one round.
 const PAGES_MAX: usize = 4096;
 /// Longest single write in bytes.
@@ -18,6 +27,10 @@ const RUN_MAX: u64 = 512 * 1024;
 const DEPTH_LAZY: u32 = 8;
 const DEPTH_FULL: u32 = 32;
 const RETRIES: u32 = 3;
+/// Slots whose memory is kept when nothing was logged ...
+const SLOTS_KEPT: usize = 16384;
+/// ... for this long.
+const RELEASE_IDLE: Duration = Duration::from_secs(10);
 
 /// One contiguous write.
 #[derive(Debug)]
@@ -26,6 +39,35 @@ struct DiskRun {
     len: u64,
     pieces: std::ops::Range<usize>,
     tries: u32,
+}
+
+/// Whether a stream of writes runs, judged by what was logged in the last windows of time.
+#[derive(Debug)]
+pub(super) struct Pace {
+    since: Instant,
+    staged: u64,
+    busy: bool,
+}
+
+impl Pace {
+    pub(super) fn new(now: Instant) -> Self {
+        Self {
+            since: now,
+            staged: 0,
+            busy: false,
+        }
+    }
+
+    /// Takes note of the end of the stream.
+    fn observe(&mut self, now: Instant, staged: u64) {
+        let bytes = staged.saturating_sub(self.staged);
+        self.busy |= bytes >= BUSY_BYTES;
+        if now.duration_since(self.since) >= BUSY_WINDOW {
+            self.busy = bytes >= BUSY_BYTES;
+            self.since = now;
+            self.staged = staged;
+        }
+    }
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -89,7 +131,22 @@ impl Engine {
         if self.round.is_some() || self.map.waiting_pages() == 0 || self.stuck() {
             return None;
         }
-        self.dirty_since.map(|since| since + AGE)
+        let since = self.dirty_since?;
+        if !self.pace.busy {
+            return Some(since + AGE);
+        }
+        // When the stream has ended by then, the shorter age counts.
+        Some((since + AGE_BUSY).min(self.pace.since + BUSY_WINDOW))
+    }
+
+    fn old_enough(&self) -> bool {
+        let age = if self.pace.busy { AGE_BUSY } else { AGE };
+        self.dirty_since
+            .is_some_and(|since| self.now.duration_since(since) >= age)
+    }
+
+    fn slot_count(&self) -> usize {
+        self.slots.len() / 4096
     }
 
     fn stuck(&self) -> bool {
@@ -101,6 +158,7 @@ impl Engine {
         if self.stuck() {
             return;
         }
+        self.pace.observe(self.now, self.log.staged);
         if self.round.is_none() && self.round_wanted() {
             self.begin_round();
         }
@@ -115,12 +173,17 @@ impl Engine {
 
     fn round_wanted(&self) -> bool {
         let waiting = self.map.waiting_pages();
+        let many = if self.pace.busy {
+            self.slot_count() / 2
+        } else {
+            PAGES_START
+        };
         waiting > 0
-            && (waiting >= PAGES_START
+            && (waiting >= many
                 || self.starved
                 || self.drain.is_some()
                 || matches!(self.mode, Mode::Loading(_))
-                || self.writeback_due().is_some_and(|at| self.now >= at))
+                || self.old_enough())
     }
 
     fn begin_round(&mut self) {
@@ -152,7 +215,7 @@ impl Engine {
     }
 
     fn submit_runs(&mut self) {
-        let plenty = self.map.free_slots() > self.slots.len() / 4096 / 4;
+        let plenty = self.map.free_slots() > self.slot_count() / 4;
         let urgent = self.drain.is_some() || self.starved || !plenty;
         let depth = if urgent { DEPTH_FULL } else { DEPTH_LAZY };
         let Some(round) = &mut self.round else { return };
@@ -202,6 +265,20 @@ impl Engine {
         self.round = None;
         self.map.thaw();
         self.update_written_back();
+    }
+
+    /// When memory that a burst of writes has taken is due to be given back.
+    pub(super) fn release_due(&self) -> Option<Instant> {
+        let last = self.log.last_append()?;
+        let idle = self.map.is_empty() && self.pending.is_none();
+        (idle && self.map.used_slots() > SLOTS_KEPT).then_some(last + RELEASE_IDLE)
+    }
+
+    pub(super) fn pump_release(&mut self) {
+        if self.release_due().is_some_and(|at| self.now >= at) {
+            self.map.rewind();
+            self.slots.release(SLOTS_KEPT * 4096);
+        }
     }
 
     /// Moves the written-back position to the oldest record that is not on the disk.

@@ -20,6 +20,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 pub struct Rig {
     pub dir: TempDir,
+    // Sockets and the stage, in memory as `/run` is.
+    _run: TempDir,
     pub size: u64,
     pub log_dir: PathBuf,
     shim: Option<Child>,
@@ -38,7 +40,10 @@ impl Rig {
         fs::create_dir(dir.path().join("logs")).unwrap();
         let disk = File::create(dir.path().join("disk")).unwrap();
         disk.set_len(size).unwrap();
+        let run = tempfile::tempdir_in("/dev/shm").unwrap();
+        std::os::unix::fs::symlink(run.path(), dir.path().join("run")).unwrap();
         Self {
+            _run: run,
             log_dir: dir.path().join("logs"),
             dir,
             size,
@@ -60,6 +65,13 @@ impl Rig {
         rig.attach(None).unwrap();
         rig.log(1, 0).unwrap();
         rig
+    }
+
+    /// Where `/run` is no tmpfs, nothing outlives the shim but the log.
+    pub fn without_stage(self) -> Self {
+        fs::remove_file(self.path("run")).unwrap();
+        fs::create_dir(self.path("run")).unwrap();
+        self
     }
 
     pub fn set_dirty_mib(&mut self, mib: u64) {
