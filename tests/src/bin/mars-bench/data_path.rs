@@ -48,9 +48,8 @@ const CASES: [(&str, &str, bool); 6] = [
 
 /// Measures all cases; the secondary replays meanwhile, and has caught up before each next case.
 pub(crate) fn measure(cluster: &Cluster, args: &Args, report: &mut Report) -> Result {
-    let (a, b) = (&cluster[0], &cluster[1]);
+    let a = &cluster[0];
     a.add_disk(BARE, args.size_mib << 20)?;
-    yield_the_processor(b)?;
     for device in [BARE, DEVICE] {
         a.run(&format!(
             "dd if=/dev/zero of={device} bs=1M oflag=direct status=none || test $? = 1"
@@ -60,8 +59,8 @@ pub(crate) fn measure(cluster: &Cluster, args: &Args, report: &mut Report) -> Re
         let mut pairs = Vec::new();
         for _ in 0..args.rounds {
             let speed = |device: &str| -> Result<f64> {
-                cluster.wait_caught_up(RESOURCE, a, b, 300)?;
-                rotate(cluster)?;
+                rest(cluster, args)?;
+                rotate(cluster, args)?;
                 iops(a, device, words, writes, args.seconds)
             };
             pairs.push((speed(BARE)?, speed(DEVICE)?));
@@ -74,18 +73,19 @@ pub(crate) fn measure(cluster: &Cluster, args: &Args, report: &mut Report) -> Re
     Ok(())
 }
 
-/// The secondary, which has a machine of its own in life, takes here only what the primary leaves of the processors.
-fn yield_the_processor(secondary: &Node) -> Result {
-    secondary
-        .run("for task in /proc/$(pidof marsd)/task/*; do renice -n 19 -p ${task##*/} >/dev/null; done")
-        .map(drop)
+/// The secondary has replayed everything.
+fn rest(cluster: &Cluster, args: &Args) -> Result {
+    if args.alone {
+        return Ok(());
+    }
+    cluster.wait_caught_up(RESOURCE, &cluster[0], &cluster[1], 300)
 }
 
 /// Keeps the logs from filling the disk of the machine.
-fn rotate(cluster: &Cluster) -> Result {
-    let (a, b) = (&cluster[0], &cluster[1]);
+fn rotate(cluster: &Cluster, args: &Args) -> Result {
+    let a = &cluster[0];
     a.run(&format!("marsadm log-rotate {RESOURCE}"))?;
-    cluster.wait_caught_up(RESOURCE, a, b, 300)?;
+    rest(cluster, args)?;
     // Nothing to delete is no failure here.
     a.try_run(&format!("marsadm log-delete-all {RESOURCE}"))
         .map(drop)
@@ -108,7 +108,7 @@ fn iops(node: &Node, target: &str, words: &str, writes: bool, seconds: u32) -> R
 }
 
 fn ext4(cluster: &Cluster, args: &Args, report: &mut Report) -> Result {
-    let (a, b) = (&cluster[0], &cluster[1]);
+    let a = &cluster[0];
     let places = [(BARE, "/mnt/bare"), (DEVICE, "/mnt/mars")];
     for (device, dir) in places {
         a.run(&format!(
@@ -119,7 +119,7 @@ fn ext4(cluster: &Cluster, args: &Args, report: &mut Report) -> Result {
     let mut pairs = Vec::new();
     for _ in 0..args.rounds {
         let speed = |dir: &str| -> Result<f64> {
-            cluster.wait_caught_up(RESOURCE, a, b, 300)?;
+            rest(cluster, args)?;
             iops(a, &format!("{dir}/file"), words, true, args.seconds)
         };
         pairs.push((speed(places[0].1)?, speed(places[1].1)?));

@@ -5,6 +5,7 @@
 mod data_path;
 mod replication;
 mod report;
+mod second_machine;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -29,6 +30,9 @@ struct Args {
     /// Only measurements whose name contains this.
     #[arg(long, default_value = "")]
     only: String,
+    /// Without a secondary: what the shim costs by itself (no figures of replication).
+    #[arg(long)]
+    alone: bool,
     /// Where the figures go as JSON.
     #[arg(long, default_value = "target/bench.json")]
     json: PathBuf,
@@ -49,7 +53,13 @@ fn measure(args: &Args) -> Result {
     requirements::check()?;
     let mut report = Report::default();
     scenario(&PAIR, |cluster| {
+        if args.alone {
+            cluster.create_resource(args.size_mib << 20)?;
+            return data_path::measure(cluster, args, &mut report);
+        }
+        let _memory = second_machine::keep_in_memory(cluster, &cluster[1])?;
         cluster.replicate(args.size_mib << 20)?;
+        second_machine::yield_the_processor(&cluster[1])?;
         data_path::measure(cluster, args, &mut report)?;
         replication::measure(cluster, args, &mut report)
     })?;
