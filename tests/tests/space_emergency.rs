@@ -18,7 +18,8 @@ fn small_mars(node: &Node) -> Result {
 }
 
 fn fill(node: &Node, seed: u64) -> Result {
-    let script = format!("mars-node load {DEVICE} {seed} 0 8192 {WRITES} 200");
+    // So many flushes that the other node, on the same two processors, can follow.
+    let script = format!("mars-node load {DEVICE} {seed} 0 8192 {WRITES} 20");
     node.try_run_for(&script, Duration::from_secs(300))?
         .good()
         .map(drop)

@@ -159,6 +159,12 @@ impl Engine {
             return;
         }
         self.pace.observe(self.now, self.log.staged);
+        // Somebody waits for the end of a closed log: perhaps it is to make room.
+        self.pace.busy &= self
+            .log
+            .logs
+            .iter()
+            .all(|log| log.span.end.is_none() || log.span.complete);
         if self.round.is_none() && self.round_wanted() {
             self.begin_round();
         }

@@ -29,8 +29,6 @@ pub(crate) fn keep_in_memory(cluster: &Cluster, node: &Node) -> Result<TempDir> 
 
 /// Lets marsd of a node run only when nothing else wants to.
 pub(crate) fn yield_the_processor(node: &Node) -> Result {
-    node.run(
-        "for task in /proc/$(pidof marsd)/task/*; do chrt --idle --pid 0 ${task##*/}; done",
-    )
-    .map(drop)
+    node.run("for task in /proc/$(pidof marsd)/task/*; do chrt --idle --pid 0 ${task##*/}; done")
+        .map(drop)
 }
