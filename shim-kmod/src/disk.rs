@@ -10,9 +10,6 @@ use crate::log_file::{FileRef, FMODE_READ, FMODE_WRITE};
 
 /// As `BLK_OPEN_READ | BLK_OPEN_WRITE`.
 const READ_WRITE: bindings::blk_mode_t = 3;
-/// Whoever asks for the holder of the disk sees the address of this.
-static HOLDER: u8 = 0;
-
 /// An open block device.
 ///
 /// # Invariants
@@ -21,6 +18,8 @@ static HOLDER: u8 = 0;
 pub(crate) struct Disk {
     file: *mut bindings::file,
     bdev: *mut bindings::block_device,
+    /// Its address is the holder: one for each opening, so that no disk is opened twice.
+    _holder: KBox<u8>,
 }
 
 // SAFETY: Block devices are used from any thread.
@@ -39,19 +38,20 @@ impl Disk {
         if !given.has_mode(FMODE_READ | FMODE_WRITE) {
             return Err(EBADF);
         }
-        // SAFETY: Any number may be asked for; the holder is static.
+        let mut holder = KBox::new(0u8, GFP_KERNEL)?;
+        let address: *mut u8 = &mut *holder;
+        // SAFETY: Any number may be asked for; the holder lives until the file is closed.
         let file = from_err_ptr(unsafe {
-            bindings::bdev_file_open_by_dev(
-                number,
-                READ_WRITE,
-                core::ptr::addr_of!(HOLDER).cast_mut().cast(),
-                core::ptr::null(),
-            )
+            bindings::bdev_file_open_by_dev(number, READ_WRITE, address.cast(), core::ptr::null())
         })?;
         // SAFETY: A block device is open, so it can be asked for.
         let bdev = unsafe { bindings::file_bdev(file) };
         // INVARIANT: Opened just now with a holder.
-        Ok(Self { file, bdev })
+        Ok(Self {
+            file,
+            bdev,
+            _holder: holder,
+        })
     }
 
     /// For the functions of the block layer.
