@@ -174,6 +174,7 @@ fn owner(link: &ResourceLink) -> Option<&HostName> {
         | R::Todo(h, _)
         | R::Verify(h)
         | R::Actual(h, _) => Some(h),
+        R::Default(host, _) => host.as_ref(),
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Everything here is a function of its arguments: the grammar of links ([`link`]), the tree as a value
 //! ([`tree`]), the merge of two trees ([`merge`]), positions in the log ([`position`]), the version chain
-//! ([`version`]), the control messages of the shims ([`control`]) and the planners ([`plan`]).
+//! ([`version`]), the parameters ([`param`]), the control messages of the shims ([`control`]) and the planners ([`plan`]).
 //! Section numbers cite `symlink-spec.md`.
 #![no_std]
 #![forbid(unsafe_code)]
@@ -10,6 +10,7 @@
 extern crate alloc;
 
 pub mod control;
+pub mod limit;
 pub mod link;
 #[allow(clippy::cast_possible_truncation, clippy::cast_possible_wrap)] // shared with the kernel: casts are commented there
 #[path = "../../../shim-kmod/log_format.rs"]
@@ -18,6 +19,7 @@ pub mod log_format;
 mod log_tests;
 pub mod merge;
 pub mod name;
+pub mod param;
 pub mod plan;
 pub mod position;
 pub mod resource;
@@ -30,6 +32,7 @@ pub mod version;
 
 pub use link::{ActualKey, LinkPath, Switch};
 pub use name::{HostName, ResourceName};
+pub use param::Param;
 pub use position::{LogName, ReplayPos};
 pub use resource::ResourceView;
 pub use stamp::{Lamport, Stamp};

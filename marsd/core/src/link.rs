@@ -5,6 +5,7 @@ use alloc::string::{String, ToString};
 use core::fmt;
 
 use crate::name::{HostName, ResourceName};
+use crate::param::Param;
 use crate::position::{ReplayPos, ValueError, split_serial};
 use crate::verify::{VerifyAnswer, VerifyOrder};
 use crate::version::VersionValue;
@@ -143,11 +144,19 @@ pub enum ResourceLink {
     Verify(HostName),
     /// A published fact of a node.
     Actual(HostName, ActualKey),
+    /// Ours: a parameter of the resource, on one node or on all.
+    Default(Option<HostName>, Param),
 }
 
 impl ResourceLink {
     fn parse(rest: &str) -> Option<Self> {
         if let Some((dir, name)) = rest.split_once('/') {
+            if dir.starts_with("defaults") {
+                let (host, param) = parse_default(dir, name)?;
+                return param
+                    .is_per_resource()
+                    .then_some(Self::Default(host, param));
+            }
             return if let Some(host) = dir.strip_prefix("todo-") {
                 let host = HostName::new(host).ok()?;
                 if name == "verify" {
@@ -201,6 +210,7 @@ impl fmt::Display for ResourceLink {
             Self::Todo(h, switch) => write!(f, "todo-{h}/{}", switch.as_str()),
             Self::Verify(h) => write!(f, "todo-{h}/verify"),
             Self::Actual(h, key) => write!(f, "actual-{h}/{key}"),
+            Self::Default(host, param) => write_default(f, host.as_ref(), *param),
         }
     }
 }
@@ -224,6 +234,8 @@ pub enum LinkPath {
     DeleteOrder(u64),
     /// `todo-global/deleted-HOST`: highest order seen by a node.
     Deleted(HostName),
+    /// Ours: `defaults/NAME` or `defaults-HOST/NAME`: a parameter of all nodes or of one.
+    Default(Option<HostName>, Param),
     /// `resource-R/...`.
     Resource(ResourceName, ResourceLink),
 }
@@ -251,6 +263,10 @@ impl LinkPath {
             if let Some(name) = dir.strip_prefix("resource-") {
                 let link = ResourceLink::parse(rest)?;
                 return Some(Self::Resource(ResourceName::new(name).ok()?, link));
+            }
+            if dir.starts_with("defaults") {
+                let (host, param) = parse_default(dir, rest)?;
+                return Some(Self::Default(host, param));
             }
             return match dir {
                 "ips" => {
@@ -291,7 +307,7 @@ impl LinkPath {
     pub fn scope(&self) -> Scope<'_> {
         use ResourceLink as R;
         match self {
-            Self::Ip(_) | Self::DeleteOrder(_) => Scope::Shared,
+            Self::Ip(_) | Self::DeleteOrder(_) | Self::Default(..) => Scope::Shared,
             Self::Key(h)
             | Self::Alive(h)
             | Self::Exhausted(h)
@@ -299,7 +315,12 @@ impl LinkPath {
             | Self::RestSpace(h)
             | Self::Deleted(h) => Scope::Owned(h),
             Self::Resource(_, link) => match link {
-                R::Size | R::Primary | R::Connect(_) | R::Todo(..) | R::Verify(_) => Scope::Shared,
+                R::Size
+                | R::Primary
+                | R::Connect(_)
+                | R::Todo(..)
+                | R::Verify(_)
+                | R::Default(..) => Scope::Shared,
                 R::Version(_, h) | R::Actual(h, _) => Scope::Owned(h),
                 R::Data(h)
                 | R::Device(h)
@@ -325,6 +346,7 @@ impl LinkPath {
             Self::DeleteOrder(_) => check_path(value),
             Self::Ip(_) => Ok(()),
             Self::Key(_) => check_key(value),
+            Self::Default(_, param) => check_setting(*param, value),
             Self::Resource(_, link) => match link {
                 R::Size | R::SyncStatus(_) | R::ActSize(_) => parse_bytes(value).map(drop),
                 R::Primary => parse_primary(value).map(drop),
@@ -346,6 +368,7 @@ impl LinkPath {
                 R::Version(..) => VersionValue::parse(value).map(drop),
                 R::Todo(..) => parse_switch(value).map(drop),
                 R::Verify(_) => VerifyOrder::parse(value).map(drop),
+                R::Default(_, param) => check_setting(*param, value),
                 R::Actual(_, key) => match key {
                     ActualKey::Timestamp | ActualKey::Error => Ok(()),
                     ActualKey::Verify => VerifyAnswer::parse(value).map(drop),
@@ -370,6 +393,7 @@ impl fmt::Display for LinkPath {
             Self::RestSpace(h) => write!(f, "rest-space-{h}"),
             Self::DeleteOrder(n) => write!(f, "todo-global/delete-{n:09}"),
             Self::Deleted(h) => write!(f, "todo-global/deleted-{h}"),
+            Self::Default(host, param) => write_default(f, host.as_ref(), *param),
             Self::Resource(r, link) => write!(f, "resource-{r}/{link}"),
         }
     }
@@ -410,6 +434,30 @@ fn parse_number<T: core::str::FromStr>(
     expected: &'static str,
 ) -> Result<T, ValueError> {
     value.parse().map_err(|_| ValueError::new(value, expected))
+}
+
+/// Takes `defaults/NAME` or `defaults-HOST/NAME` apart.
+fn parse_default(dir: &str, name: &str) -> Option<(Option<HostName>, Param)> {
+    let host = match dir.strip_prefix("defaults")? {
+        "" => None,
+        rest => Some(HostName::new(rest.strip_prefix('-')?).ok()?),
+    };
+    Some((host, Param::parse_name(name)?))
+}
+
+fn write_default(f: &mut fmt::Formatter<'_>, host: Option<&HostName>, param: Param) -> fmt::Result {
+    match host {
+        None => write!(f, "defaults/{}", param.name()),
+        Some(host) => write!(f, "defaults-{host}/{}", param.name()),
+    }
+}
+
+fn check_setting(param: Param, value: &str) -> Result<(), ValueError> {
+    let plain = value.bytes().all(|b| b.is_ascii_alphanumeric());
+    match param.parse_setting(value) {
+        Ok(_) if plain => Ok(()),
+        _ => Err(ValueError::new(value, param.range())),
+    }
 }
 
 fn check_path(value: &str) -> Result<(), ValueError> {

@@ -31,6 +31,10 @@ fn every_path_of_the_worked_example_round_trips() {
         "resource-r1/actual-A/device-r1",
         "resource-r1/actual-A/copy-syncstatus-A",
         "resource-r1/actual-A/timestamp",
+        "defaults/free_space_mb",
+        "defaults-db-1/network_io_timeout",
+        "resource-r1/defaults/logrot_auto_gb",
+        "resource-r1/defaults-db-1/loadavg_limit",
     ] {
         let parsed = LinkPath::parse(path).unwrap_or_else(|| panic!("{path}"));
         assert_eq!(parsed.to_string(), path);
@@ -53,6 +57,10 @@ fn what_is_not_of_the_tree_is_not_parsed() {
         "../etc/passwd",
         "resource-r1/../../x",
         "alive-..",
+        "defaults/free_space",
+        "defaults-/free_space_mb",
+        "defaultsx/free_space_mb",
+        "resource-r1/defaults/free_space_mb",
     ] {
         assert_eq!(LinkPath::parse(path), None, "{path}");
     }
@@ -69,6 +77,9 @@ fn garbage_values_are_refused_with_the_grammar() {
         ("todo-global/delete-000000001", "/mars/../etc/passwd"),
         ("ips/key-A", "xyz"),
         ("alive-A", "1\n"),
+        ("defaults/free_space_mb", "8G"),
+        ("defaults/free_space_mb", " 8"),
+        ("defaults-A/percent_mem_limit_kb", "71"),
     ] {
         assert!(
             LinkPath::parse(path).unwrap().check_value(bad).is_err(),

@@ -4,7 +4,7 @@
 use mars_core::log_format::{
     CODE_NEW_DATA, HEADER_LEN, LogTime, Record, TRAILER_LEN, encode_header, encode_trailer,
 };
-use mars_core::{HostName, VersionValue};
+use mars_core::{HostName, Param, VersionValue};
 
 fn spec() -> String {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../symlink-spec.md");
@@ -80,4 +80,17 @@ fn every_link_of_section_12_is_of_the_grammar() {
         seen += 1;
     }
     assert!(seen >= 30, "only {seen} links were found");
+}
+
+#[test]
+fn every_parameter_of_section_13() {
+    let spec = spec();
+    let section = spec.split("\n## 13. Parameters").nth(1).unwrap();
+    for param in Param::ALL {
+        let mark = if param.is_per_resource() { " (R)" } else { "" };
+        let begin = format!("| `{}`{mark} |", param.name());
+        let row = section.lines().find(|l| l.starts_with(&begin)).unwrap();
+        let default = format!("| {} |", param.default_value());
+        assert!(row.contains(&default), "{row}");
+    }
 }

@@ -208,6 +208,7 @@ impl Loaded {
                 Err(e) => self.problem(rel, e.to_string()),
             },
             None if begins_like_a_class(rel) => self.problem(rel, "malformed name"),
+            None if is_in_defaults(rel) => self.problem(rel, "no parameter has this name here"),
             None => {}
         }
     }
@@ -264,8 +265,14 @@ fn is_visited(root: &Path, entry: &DirEntry) -> bool {
 
 /// Whether a known directory holds things that are not ours.
 fn is_free_dir(rel: &str) -> bool {
-    let name = rel.rsplit('/').next().unwrap_or(rel);
-    name == "userspace" || name.starts_with("defaults")
+    rel.rsplit('/').next().unwrap_or(rel) == "userspace"
+}
+
+/// Whether `rel` lies in a directory of parameters.
+fn is_in_defaults(rel: &str) -> bool {
+    let parent = rel.rsplit_once('/').map_or("", |(parent, _)| parent);
+    let name = parent.rsplit('/').next().unwrap_or(parent);
+    is_known_dir(parent) && name.starts_with("defaults")
 }
 
 fn begins(name: &OsStr, prefix: &str) -> bool {

@@ -108,14 +108,11 @@ fn strange_names_are_left_alone_and_hidden_ones_not_even_looked_at() {
     for name in [".tmp-size", "ignore-me", "log.txt", "uuid"] {
         fs::write(dir.root().join(name), "x").unwrap();
     }
-    for name in [
-        "lost+found/x/y",
-        "userspace/todo-A",
-        "resource-r/defaults-A",
-    ] {
+    for name in ["lost+found/x/y", "userspace/todo-A"] {
         fs::create_dir_all(dir.root().join(name)).unwrap();
         symlink("x", dir.root().join(name).join("attach")).unwrap();
     }
+    fs::create_dir_all(dir.root().join("resource-r/defaults-A")).unwrap();
     fs::create_dir(dir.root().join(".tmp.r2")).unwrap();
     symlink("garbage", dir.root().join(".tmp.r2/size")).unwrap();
     let loaded = dir.load();
@@ -123,6 +120,39 @@ fn strange_names_are_left_alone_and_hidden_ones_not_even_looked_at() {
     assert!(loaded.tree.links.is_empty());
     let dirs: Vec<&str> = loaded.tree.dirs.iter().map(String::as_str).collect();
     assert_eq!(dirs, ["resource-r", "resource-r/defaults-A", "userspace"]);
+}
+
+#[test]
+fn parameters_are_links_and_misspelt_ones_are_told() {
+    let (_temp, dir) = temp();
+    for (at, name, value) in [
+        ("defaults", "free_space_mb", "16"),
+        ("defaults-A", "network_io_timeout", "5"),
+        ("resource-r/defaults-A", "loadavg_limit", "7"),
+        ("resource-r/defaults", "free_space_mb", "16"),
+        ("defaults", "loadavg", "7"),
+    ] {
+        fs::create_dir_all(dir.root().join(at)).unwrap();
+        symlink(value, dir.root().join(at).join(name)).unwrap();
+    }
+    let loaded = dir.load();
+    let links: Vec<String> = loaded.tree.links.keys().map(ToString::to_string).collect();
+    assert_eq!(
+        links,
+        [
+            "defaults/free_space_mb",
+            "resource-r/defaults-A/loadavg_limit"
+        ]
+    );
+    let problems: Vec<&str> = loaded.problems.iter().map(|p| p.path.as_str()).collect();
+    assert_eq!(
+        problems,
+        [
+            "defaults/loadavg",
+            "defaults-A/network_io_timeout",
+            "resource-r/defaults/free_space_mb"
+        ]
+    );
 }
 
 #[test]
