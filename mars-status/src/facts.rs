@@ -26,7 +26,7 @@ const SMALL_BYTES: u64 = 4096;
 const TABLE_BYTES: u64 = 64 * 1024 * 1024;
 
 /// Names of the parameters that are shown.
-pub const PARAMETERS: [&str; 10] = [
+pub const PARAMETERS: [&str; 11] = [
     "loadavg_limit",
     "network_traffic_limit_kb",
     "network_traffic_rate_kb",
@@ -37,6 +37,7 @@ pub const PARAMETERS: [&str; 10] = [
     "free_space_mb",
     "logdel_auto_gb",
     "logrot_auto_gb",
+    "network_io_timeout",
 ];
 
 /// Whether a device can be used.

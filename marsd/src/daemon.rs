@@ -19,8 +19,10 @@ use crate::brain::{Brain, Event, Setup, TICK};
 use crate::net::{
     Address, DEFAULT_PORT, Directory, Identity, MirrorSource, NetContext, any_address, listen,
 };
+use crate::params::Params;
 use crate::serve::{Serving, Sources};
 use crate::shims::ShimContext;
+use crate::transfer::Transfer;
 use crate::watch;
 use crate::work::LogBoard;
 
@@ -35,6 +37,8 @@ pub struct Options {
     pub env: Env,
     /// TCP port to listen on, instead of that in the own address link.
     pub port: Option<u16>,
+    /// File of permanent parameters.
+    pub config: PathBuf,
     /// Directory of the devices.
     pub device_dir: PathBuf,
     /// The user-space shim.
@@ -53,6 +57,7 @@ pub async fn run(options: Options) -> Result<(), Failure> {
     let Options {
         env,
         port,
+        config,
         device_dir,
         shim_exe,
         own_exe,
@@ -89,6 +94,7 @@ pub async fn run(options: Options) -> Result<(), Failure> {
     )?;
     let board = Arc::new(LogBoard::new());
     let sources = Arc::new(Sources::default());
+    let transfer = Arc::new(Transfer::default());
     watch::spawn(&env.dir, events.clone())?;
     let setup = Setup {
         me: env.host.clone(),
@@ -103,6 +109,8 @@ pub async fn run(options: Options) -> Result<(), Failure> {
         net: net.clone(),
         board: board.clone(),
         sources: sources.clone(),
+        params: Params::new(env.clone(), config),
+        transfer: transfer.clone(),
         events: events.clone(),
     };
     let brain = Brain::new(setup, Instant::now());
@@ -113,6 +121,8 @@ pub async fn run(options: Options) -> Result<(), Failure> {
         sources,
         mirror,
         dir,
+        transfer,
+        net: net.clone(),
     };
     let _listener = listen(&net, any_address(port), Arc::new(serving)).await?;
     tracing::info!(

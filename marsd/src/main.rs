@@ -22,6 +22,9 @@ struct Args {
     /// TCP port for the other nodes [default: the port in the own ips/ip-HOST, or 7777].
     #[arg(long)]
     port: Option<u16>,
+    /// File of permanent parameters (lines NAME = VALUE); it need not exist.
+    #[arg(long, env = "MARS_CONF", default_value = "/etc/mars.conf")]
+    config: PathBuf,
     /// Which shim serves the devices.
     #[arg(long, value_enum, default_value_t = ShimKind::User)]
     shim: ShimKind,
@@ -97,6 +100,7 @@ fn start(args: Args) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     let options = marsd::daemon::Options {
         env,
         port: args.port,
+        config: args.config,
         device_dir: args.device_dir,
         shim_exe,
         own_exe,

@@ -17,8 +17,23 @@ Exit codes:
 Environment:
   MARS_DIR   the tree, default /mars
   MARS_HOST  name of this node, default uname -n
-  MARS_RUN   sockets and mount points, default /run/mars
+  MARS_RUN   sockets, mount points and parameters (sys/), default /run/mars
+  MARS_CONF  file of permanent parameters, default /etc/mars.conf
   MARS_LOG   level of messages: error, warn, info, debug; default info";
+
+const PARAMETERS: &str = "\
+One file each in MARS_RUN/sys (or /proc/sys/mars, where a kernel module has it), to be read and, until the next
+start, written at any time. Permanent values come from lines NAME = VALUE of the configuration, else from the
+links /mars/defaults-HOST/NAME, else from /mars/defaults/NAME. Those marked R also exist for one resource, as
+such links below resource-NAME/. 0 is no limit, unless said otherwise.
+  loadavg_limit             R  load at which data transfer pauses on this node
+  network_traffic_limit_kb  R  KiB/s of logs and disk data, sent and received
+  network_io_timeout           seconds until a silent peer is given up, default 30, 0 never
+  percent_mem_limit_kb         percent of the memory for data on its way to the disks
+  server_io_limit_mb        R  MiB/s read for other nodes
+  free_space_mb                MiB of /mars that are left free, default 8
+  logdel_auto_gb            R  GiB above that from which unneeded logs are deleted, default 8, 0 when nothing is left
+  logrot_auto_gb            R  GiB at which a log is rotated, default 32";
 
 const EXAMPLES: &str = "\
 In the foreground, with all messages:
@@ -26,13 +41,16 @@ In the foreground, with all messages:
 As a service that is started again whenever it ends, without its shims:
     systemd-run --unit=marsd -p Restart=always -p KillMode=process marsd
 On another port (which the own ips/ip-HOST has to name as well):
-    marsd --port 7778";
+    marsd --port 7778
+No more than 20 MiB/s to and from the other nodes, until it is started again:
+    echo 20480 > /run/mars/sys/network_traffic_limit_kb";
 
 /// Prints one of man, bash, zsh and fish.
 pub(crate) fn generate(command: Command, word: Option<OsString>) -> ExitCode {
     let section = |title, text| Section { title, text };
     let sections = [
         section("EXIT STATUS AND ENVIRONMENT", EXIT_AND_ENVIRONMENT),
+        section("PARAMETERS", PARAMETERS),
         section("EXAMPLES", EXAMPLES),
         section("SEE ALSO", "marsadm(8), mars-status(8)"),
     ];

@@ -10,8 +10,11 @@ use tokio::sync::mpsc::{self, UnboundedSender};
 use tokio::sync::oneshot;
 
 use crate::brain::Event;
-use crate::net::{Incoming, MirrorSource, ServeFuture, Service, StreamRequest, watch_server};
-use crate::work::{Cancel, LogBoard, SyncSource, serve_fetch, serve_sync};
+use crate::net::{
+    Incoming, MirrorSource, NetContext, ServeFuture, Service, StreamRequest, watch_server,
+};
+use crate::transfer::Transfer;
+use crate::work::{Cancel, LogBoard, SyncSource, Throttled, serve_fetch, serve_sync};
 
 /// Announcements that wait for one peer, at most.
 const QUEUE: usize = 4096;
@@ -67,6 +70,10 @@ pub struct Serving {
     pub mirror: MirrorSource,
     /// The tree, for paths of logs.
     pub dir: TreeDir,
+    /// Limits of what is sent and read.
+    pub transfer: Arc<Transfer>,
+    /// How long peers may be silent.
+    pub net: NetContext,
 }
 
 impl Service for Serving {
@@ -75,7 +82,10 @@ impl Service for Serving {
             StreamRequest::Watch => {
                 let (tx, rx) = mpsc::channel(QUEUE);
                 let _ = self.events.send(Event::Subscribe(peer, tx));
-                Box::pin(async move { Ok(watch_server(stream.accept().await?, rx).await?) })
+                let silence = self.net.silence();
+                Box::pin(
+                    async move { Ok(watch_server(stream.accept().await?, rx, silence).await?) },
+                )
             }
             StreamRequest::Rsync => {
                 let mirror = self.mirror.clone();
@@ -101,13 +111,22 @@ impl Serving {
     ) -> ServeFuture {
         let path = self.dir.log_path(&res, &log);
         let state = self.board.subscribe(&res, &log);
+        let transfer = Arc::clone(&self.transfer);
         Box::pin(async move {
+            if let Some(why) = transfer.paused(&res) {
+                return Ok(stream.refuse(&why).await?);
+            }
             let Some(state) = state else {
                 return Ok(stream
                     .refuse(&format!("{log} of resource {res} is not offered here"))
                     .await?);
             };
-            serve_fetch(stream.accept().await?, &path, from, state).await?;
+            let stream = Throttled::new(stream.accept().await?, transfer.traffic(&res));
+            let io = transfer.server_io(&res);
+            tokio::select! {
+                served = serve_fetch(stream, &path, from, state, io) => drop(served?),
+                why = transfer.until_paused(&res) => tracing::debug!(resource = %res, "{why}"),
+            }
             Ok(())
         })
     }
@@ -115,7 +134,13 @@ impl Serving {
     fn serve_disk(&self, res: ResourceName, stream: Incoming) -> ServeFuture {
         let source = self.sources.get(&res);
         let events = self.events.clone();
+        let transfer = Arc::clone(&self.transfer);
         Box::pin(async move {
+            if let Some(why) = transfer.paused(&res) {
+                return Ok(stream.refuse(&why).await?);
+            }
+            let (traffic, io) = (transfer.traffic(&res), transfer.server_io(&res));
+            let asked = res.clone();
             let Some(source) = source.filter(|s| s.consistent) else {
                 return Ok(stream
                     .refuse(&format!("resource {res} has no consistent disk here"))
@@ -131,14 +156,18 @@ impl Serving {
                         .and_then(|answer| answer)
                 }
             };
-            let (limit, cancel) = (None, Cancel::new());
+            let cancel = Cancel::new();
             let job = SyncSource {
                 disk_path: source.disk,
                 size: source.size,
-                limit,
+                io,
                 cancel,
             };
-            serve_sync(stream.accept().await?, job, position).await?;
+            let stream = Throttled::new(stream.accept().await?, traffic);
+            tokio::select! {
+                served = serve_sync(stream, job, position) => drop(served?),
+                why = transfer.until_paused(&asked) => tracing::debug!(resource = %asked, "{why}"),
+            }
             Ok(())
         })
     }

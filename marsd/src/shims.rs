@@ -40,6 +40,8 @@ pub struct StartJob {
     pub from: ReplayPos,
     /// The `/dev/fuse` descriptor of a killed predecessor.
     pub fuse: Option<OwnedFd>,
+    /// MiB that it may hold before it must write back; `None`: its own default.
+    pub dirty_mib: Option<u64>,
 }
 
 /// Path of the control socket of a resource.
@@ -52,7 +54,7 @@ impl ShimContext {
     pub fn start(&self, res: ResourceName, generation: u64, job: StartJob) {
         let ctx = self.clone();
         self.thread(res.clone(), generation, move || {
-            ctx.spawn_process(&res)
+            ctx.spawn_process(&res, job.dirty_mib)
                 .map_err(|e| format!("start {}: {e}", ctx.exe.display()))?;
             let mut link = Link::connect(&ctx, &res, generation, LISTEN_TIMEOUT)?;
             link.greet()?;
@@ -108,13 +110,16 @@ impl ShimContext {
     }
 
     /// The process outlives this one: it has a session of its own and keeps nothing of ours but stderr.
-    fn spawn_process(&self, res: &ResourceName) -> io::Result<()> {
+    fn spawn_process(&self, res: &ResourceName, dirty_mib: Option<u64>) -> io::Result<()> {
         let mut command = Command::new(&self.exe);
         command
             .arg("--resource")
             .arg(res.as_str())
             .arg("--run-dir")
             .arg(&self.run_dir);
+        if let Some(mib) = dirty_mib {
+            command.arg("--dirty-mib").arg(mib.to_string());
+        }
         command.stdin(Stdio::null()).stdout(Stdio::null());
         // SAFETY: setsid is async-signal-safe and touches no memory of this process.
         unsafe {

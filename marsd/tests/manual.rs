@@ -36,6 +36,9 @@ fn every_option_is_named() {
     for wanted in ["EXIT STATUS", "could not run", "MARS_LOG", "EXAMPLES"] {
         assert!(man.contains(wanted), "{wanted}");
     }
+    for param in mars_core::Param::ALL {
+        assert!(man.contains(param.name()), "{}", param.name());
+    }
 }
 
 #[test]

@@ -13,7 +13,7 @@ use mars_tree::control_socket::ControlSocket;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::net::{Announce, PeerConn};
-use crate::work::LogPart;
+use crate::work::{LogPart, Traffic};
 
 /// One event; the brain changes its state in `apply` and plans afterwards.
 #[derive(Debug)]
@@ -81,6 +81,8 @@ pub enum VerifyAsk {
 pub struct VerifyGrant {
     /// The peer.
     pub conn: PeerConn,
+    /// Limits of the stream.
+    pub traffic: Traffic,
     /// Both disks hold everything up to here.
     pub both_have: ReplayPos,
 }

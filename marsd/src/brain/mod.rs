@@ -4,6 +4,7 @@ mod drive;
 mod event;
 mod links;
 mod offers;
+mod params;
 mod peers;
 mod res;
 mod shim_events;
@@ -26,11 +27,14 @@ use mars_tree::TreeDir;
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 
 use crate::net::{Announce, NetContext};
+use crate::params::Params;
 use crate::serve::Sources;
 use crate::shims::ShimContext;
+use crate::transfer::Transfer;
 use crate::work::LogBoard;
 
 pub use event::{Event, ShimEvent, VerifyAsk, VerifyGrant, WorkEvent};
+use params::NodeMeters;
 use peers::Peer;
 use res::Res;
 
@@ -62,6 +66,10 @@ pub struct Setup {
     pub board: Arc<LogBoard>,
     /// Disks that peers may sync from.
     pub sources: Arc<Sources>,
+    /// The parameters.
+    pub params: Params,
+    /// What they limit.
+    pub transfer: Arc<Transfer>,
     /// Where events come in, for the workers.
     pub events: UnboundedSender<Event>,
 }
@@ -76,6 +84,11 @@ pub struct Brain {
     net: NetContext,
     board: Arc<LogBoard>,
     sources: Arc<Sources>,
+    params: Params,
+    /// Paths of parameters that were warned about in the last round.
+    params_told: Vec<String>,
+    transfer: Arc<Transfer>,
+    meters: NodeMeters,
     events: UnboundedSender<Event>,
     tree: Tree,
     clock: Lamport,
@@ -105,6 +118,8 @@ impl Brain {
             net,
             board,
             sources,
+            params,
+            transfer,
             events,
         } = setup;
         let mut brain = Self {
@@ -116,6 +131,10 @@ impl Brain {
             net,
             board,
             sources,
+            params,
+            params_told: Vec::new(),
+            transfer,
+            meters: NodeMeters::default(),
             events,
             tree: Tree::default(),
             clock: Lamport::default(),
@@ -133,6 +152,7 @@ impl Brain {
             ticks: 0,
         };
         brain.reload(now);
+        brain.check_params(now);
         brain.adopt_shims();
         brain
     }
@@ -191,6 +211,7 @@ impl Brain {
             self.orders_dirty = true;
         }
         if self.ticks % 10 == 0 {
+            self.check_params(now);
             self.make_room();
         }
         // Throttled links and retries.

@@ -134,6 +134,8 @@ pub(super) struct Res {
     pub(super) fetch_after: Option<Instant>,
     pub(super) fetch_error: Option<String>,
     pub(super) sync_after: Option<Instant>,
+    /// Why no data may be transferred now.
+    pub(super) paused: Option<String>,
     pub(super) seen: Published,
     pub(super) replay_meter: RateMeter,
     pub(super) fetch_meter: RateMeter,
@@ -201,6 +203,7 @@ impl Res {
             offers,
             failed,
             exhausted,
+            paused: self.paused.clone(),
         }
     }
 

@@ -80,6 +80,7 @@ impl Brain {
             log_dir: self.dir.resource_dir(name).to_string_lossy().into_owned(),
             resume: None,
         };
+        let dirty_mib = self.shim_dirty_mib();
         let Some(res) = self.resources.get_mut(name) else {
             return;
         };
@@ -98,8 +99,13 @@ impl Brain {
         res.shim = Shim::Starting(hold);
         res.shim_gen += 1;
         tracing::info!(resource = %name, "starting the shim at {from}");
-        self.shims
-            .start(name.clone(), res.shim_gen, StartJob { attach, from, fuse });
+        let job = StartJob {
+            attach,
+            from,
+            fuse,
+            dirty_mib,
+        };
+        self.shims.start(name.clone(), res.shim_gen, job);
     }
 
     pub(super) fn apply_shim(

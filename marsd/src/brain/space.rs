@@ -4,13 +4,10 @@ use std::fs::OpenOptions;
 use std::os::unix::fs::OpenOptionsExt;
 
 use mars_core::plan::{SpaceStep, plan_space};
-use mars_core::{LinkPath, LogName, ResourceName};
+use mars_core::{LinkPath, LogName, Param, ResourceName};
 
 use super::Brain;
 use super::res::Res;
-
-/// `/mars` counts as exhausted below this many KiB of free space.
-const FREE_SPACE_LIMIT_KIB: i64 = 8 * 1024;
 
 impl Brain {
     /// Publishes what is left.
@@ -28,7 +25,7 @@ impl Brain {
     pub(super) fn make_room(&mut self) {
         let Some(rest) = self.rest_kib() else { return };
         let bytes = u64::try_from(rest).unwrap_or(0).saturating_mul(1024);
-        for step in plan_space(&self.tree, &self.me, bytes) {
+        for step in plan_space(&self.tree, &self.me, bytes, |res| self.space_limits(res)) {
             match step {
                 SpaceStep::Rotate(res, log) => self.begin_log(&res, &log),
                 SpaceStep::Order(target) => {
@@ -51,7 +48,9 @@ impl Brain {
                     .blocks_available()
                     .saturating_mul(space.fragment_size())
                     / 1024;
-                Some(i64::try_from(free).unwrap_or(i64::MAX) - FREE_SPACE_LIMIT_KIB)
+                let limit = self.params.get(Param::FreeSpaceMb).saturating_mul(1024);
+                let kib = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
+                Some(kib(free).saturating_sub(kib(limit)))
             }
             Err(e) => {
                 self.warn_once("free space of the tree", &e.to_string());
@@ -68,7 +67,9 @@ impl Brain {
             .mode(0o600)
             .open(&path);
         match made {
-            Ok(_) => tracing::info!(resource = %res, "room is short: {log} is begun"),
+            Ok(_) => {
+                tracing::info!(resource = %res, "the log before is long enough: {log} is begun")
+            }
             Err(e) => self.warn_once(&path.display().to_string(), &e.to_string()),
         }
         self.refresh_log(res, log);

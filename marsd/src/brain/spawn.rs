@@ -14,7 +14,7 @@ use super::{Brain, Event, WorkEvent};
 use crate::net::{PeerConn, StreamRequest};
 use crate::work::{
     Cancel, FetchJob, FetchProgress, ReplayControl, ReplayError, ReplayJob, ReplayReason,
-    ReplayUntil, SyncJob, SyncProgress, fetch, prepare_fetch, replay, sync,
+    ReplayUntil, SyncJob, SyncProgress, Throttled, Traffic, fetch, prepare_fetch, replay, sync,
 };
 
 /// Where a worker reports to, and as which run.
@@ -62,6 +62,7 @@ impl Brain {
         let own = pos.log.host == self.me;
         // A hole in the own log before the last published position is damage, behind it the tail of a crash.
         let safe = view.version(pos.log.seq, &self.me).map_or(0, |v| v.pos);
+        let batch = self.replay_batch();
         let Some(res) = self.resources.get_mut(name) else {
             return;
         };
@@ -86,6 +87,7 @@ impl Brain {
             disk_size: size,
             from: pos.pos,
             until,
+            batch,
         };
         let cancel = Cancel::new();
         let run = res.next_run();
@@ -174,8 +176,10 @@ impl Brain {
             res: name.clone(),
             run,
         };
+        let traffic = self.transfer.traffic(name);
         tokio::spawn(async move {
-            let result = run_fetch(&conn, path, boundary, &log, cancel, &reporter).await;
+            let path = (path, boundary);
+            let result = run_fetch(&conn, path, traffic, &log, cancel, &reporter).await;
             reporter.send(WorkEvent::FetchEnded(log, result.err()));
         });
     }
@@ -213,6 +217,7 @@ impl Brain {
             return;
         };
         let disk_path = PathBuf::from(disk);
+        let ahead = self.sync_ahead();
         let Some(res) = self.resources.get_mut(name) else {
             return;
         };
@@ -237,11 +242,13 @@ impl Brain {
             size_bytes: size,
             start,
             peer: conn.peer().to_string(),
-            limit: None,
+            ahead,
+            silence: conn.context().silence(),
             cancel,
         };
+        let traffic = self.transfer.traffic(name);
         tokio::spawn(async move {
-            let result = run_sync(&conn, resource, job, &reporter).await;
+            let result = run_sync(&conn, resource, job, traffic, &reporter).await;
             reporter.send(WorkEvent::SyncEnded(result));
         });
     }
@@ -284,8 +291,8 @@ fn run_replay(job: ReplayJob, cancel: Cancel, reporter: &Reporter, tail: Option<
 
 async fn run_fetch(
     conn: &PeerConn,
-    path: PathBuf,
-    boundary: u64,
+    (path, boundary): (PathBuf, u64),
+    traffic: Traffic,
     log: &LogName,
     cancel: Cancel,
     reporter: &Reporter,
@@ -330,9 +337,10 @@ async fn run_fetch(
         path,
         from,
         peer: conn.peer().to_string(),
+        silence: conn.context().silence(),
         cancel,
     };
-    let result = fetch(stream, job, &progress).await;
+    let result = fetch(Throttled::new(stream, traffic), job, &progress).await;
     drop(progress);
     // The last progress is reported before the end.
     let _ = follower.await;
@@ -343,6 +351,7 @@ async fn run_sync(
     conn: &PeerConn,
     resource: ResourceName,
     job: SyncJob,
+    traffic: Traffic,
     reporter: &Reporter,
 ) -> Result<ReplayPos, String> {
     let stream = conn
@@ -363,7 +372,7 @@ async fn run_sync(
             });
         }
     });
-    let result = sync(stream, job, &progress).await;
+    let result = sync(Throttled::new(stream, traffic), job, &progress).await;
     drop(progress);
     let _ = follower.await;
     result

@@ -121,6 +121,7 @@ impl Brain {
             disk_path: disk.into(),
             size_bytes,
             repair: order.mode == VerifyMode::Repair,
+            silence: self.net.silence(),
             cancel: cancel.clone(),
         };
         let Some(res) = self.resources.get_mut(name) else {
@@ -213,7 +214,7 @@ impl Brain {
 
     fn grant(&self, name: &ResourceName, peer: &HostName) -> Option<VerifyGrant> {
         let res = self.resources.get(name)?;
-        if res.replay.is_some() || res.sync.is_some() {
+        if res.replay.is_some() || res.sync.is_some() || res.paused.is_some() {
             return None;
         }
         let conn = self.peers.get(peer)?.conn.clone()?;
@@ -225,7 +226,12 @@ impl Brain {
         } else {
             mine
         };
-        Some(VerifyGrant { conn, both_have })
+        let traffic = self.transfer.traffic(name);
+        Some(VerifyGrant {
+            conn,
+            traffic,
+            both_have,
+        })
     }
 
     fn logs(

@@ -10,7 +10,7 @@ use super::spawn::Reporter;
 use super::verify::ask;
 use super::{VerifyAsk, WorkEvent};
 use crate::net::{Stream, StreamRequest};
-use crate::work::{Grant, LogPart, VerifyError, VerifyHost, VerifyJob, verify};
+use crate::work::{Grant, LogPart, Throttled, VerifyError, VerifyHost, VerifyJob, verify};
 
 /// How long a peer may be away during a comparison.
 const PEER_AWAY: Duration = Duration::from_secs(60);
@@ -22,9 +22,9 @@ const REPLAY_LATE: Duration = Duration::from_secs(10);
 struct BrainHost(Reporter);
 
 impl VerifyHost for BrainHost {
-    type Stream = Stream;
+    type Stream = Throttled<Stream>;
 
-    async fn hold(&mut self) -> Result<Grant<Stream>, VerifyError> {
+    async fn hold(&mut self) -> Result<Grant<Throttled<Stream>>, VerifyError> {
         let late = |_| VerifyError::Peer {
             peer: "the peer".into(),
             why: format!(
@@ -39,7 +39,7 @@ impl VerifyHost for BrainHost {
         let stream = grant.conn.open(&StreamRequest::Sync { resource }).await;
         match stream {
             Ok(stream) => Ok(Grant {
-                stream,
+                stream: Throttled::new(stream, grant.traffic),
                 peer,
                 both_have: grant.both_have,
             }),

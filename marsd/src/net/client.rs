@@ -47,7 +47,11 @@ pub async fn dial(context: &NetContext, peer: &HostName) -> Result<PeerConn, Net
         operation: format!("{operation} {target}"),
         secs,
     };
-    let connected = timeout(Duration::from_secs(CONNECT_SECS), socket::connect(&target)).await;
+    let connected = timeout(
+        Duration::from_secs(CONNECT_SECS),
+        socket::connect(&target, context.silence()),
+    )
+    .await;
     let tcp = connected
         .map_err(|_| late("connecting to", CONNECT_SECS))?
         .map_err(|cause| NetError::Connect {

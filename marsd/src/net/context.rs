@@ -6,6 +6,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use mars_core::HostName;
 use tokio::sync::Mutex as AsyncMutex;
@@ -31,7 +32,14 @@ struct Inner {
     bridge_exe: PathBuf,
     bridges: AtomicU64,
     staging_locks: Mutex<HashMap<PathBuf, Arc<AsyncMutex<()>>>>,
+    /// 0 = for ever.
+    silence_secs: AtomicU64,
 }
+
+/// How long a peer may be silent, where nothing else is said.
+const SILENCE_SECS: u64 = 30;
+/// Longer than anybody waits.
+const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
 impl NetContext {
     /// Context of node `me`. Sockets are made in `RUN_DIR/bridge`, which is emptied; `bridge_exe` is the program that
@@ -60,6 +68,7 @@ impl NetContext {
             bridge_exe,
             bridges: AtomicU64::new(0),
             staging_locks: Mutex::default(),
+            silence_secs: AtomicU64::new(SILENCE_SECS),
         };
         Ok(Self {
             inner: Arc::new(inner),
@@ -89,6 +98,20 @@ impl NetContext {
     /// All nodes.
     pub fn directory(&self) -> &Directory {
         &self.inner.directory
+    }
+
+    /// Sets for how many seconds a peer may be silent before it is given up; 0 = for ever. Connections that stand keep
+    /// what they began with.
+    pub fn set_silence_secs(&self, secs: u64) {
+        self.inner.silence_secs.store(secs, Ordering::Relaxed);
+    }
+
+    /// How long a peer may be silent before it is given up.
+    pub fn silence(&self) -> Duration {
+        match self.inner.silence_secs.load(Ordering::Relaxed) {
+            0 => FOR_EVER,
+            secs => Duration::from_secs(secs),
+        }
     }
 
     pub(super) fn protocol(&self) -> Protocol {

@@ -184,7 +184,7 @@ impl Server {
             address: address.to_owned(),
             cause,
         };
-        socket::tune(&socket).map_err(|e| away(e.to_string()))?;
+        socket::tune(&socket, self.context.silence()).map_err(|e| away(e.to_string()))?;
         let directory = self.context.directory();
         let (config, shown) = self.context.identity().server_config(directory)?;
         let accepted = TlsAcceptor::from(config).accept(socket).await;

@@ -13,8 +13,8 @@ use super::error::NetError;
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(10);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 const KEEPALIVE_PROBES: u32 = 3;
-/// Sent data must be acknowledged within this time.
-const USER_TIMEOUT: Duration = Duration::from_secs(20);
+/// Longest time that the kernel is told to wait for an acknowledgement: its limit lies above.
+const USER_TIMEOUT_MAX: Duration = Duration::from_secs(24 * 3600);
 /// Unsent bytes that the kernel may hold: what is queued there cannot be overtaken by a small message any more.
 const NOT_SENT_MAX: u32 = 128 * 1024;
 
@@ -23,13 +23,13 @@ pub fn any_address(port: u16) -> SocketAddr {
     SocketAddr::from((Ipv6Addr::UNSPECIFIED, port))
 }
 
-/// Connects to the first address of `target` that answers.
-pub(super) async fn connect(target: &Address) -> io::Result<TcpStream> {
+/// Connects to the first address of `target` that answers; see [`tune`].
+pub(super) async fn connect(target: &Address, silence: Duration) -> io::Result<TcpStream> {
     let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
     for address in lookup_host((target.host.as_str(), target.port)).await? {
         match TcpStream::connect(address).await {
             Ok(stream) => {
-                tune(&stream)?;
+                tune(&stream, silence)?;
                 return Ok(stream);
             }
             Err(e) => last = e,
@@ -63,8 +63,8 @@ fn is_no_ipv6(error: &io::Error) -> bool {
         .is_some_and(|code| codes.contains(&code))
 }
 
-/// Sets the options that every connection between nodes has.
-pub(super) fn tune(stream: &TcpStream) -> io::Result<()> {
+/// Sets the options that every connection between nodes has. What is sent must be acknowledged within `silence`.
+pub(super) fn tune(stream: &TcpStream, silence: Duration) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let socket = SockRef::from(stream);
     let keepalive = TcpKeepalive::new()
@@ -72,6 +72,6 @@ pub(super) fn tune(stream: &TcpStream) -> io::Result<()> {
         .with_interval(KEEPALIVE_INTERVAL)
         .with_retries(KEEPALIVE_PROBES);
     socket.set_tcp_keepalive(&keepalive)?;
-    socket.set_tcp_user_timeout(Some(USER_TIMEOUT))?;
+    socket.set_tcp_user_timeout(Some(silence.min(USER_TIMEOUT_MAX)))?;
     socket.set_tcp_notsent_lowat(NOT_SENT_MAX)
 }

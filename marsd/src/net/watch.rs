@@ -25,14 +25,16 @@ struct Pace {
     silence: Duration,
 }
 
-const PACE: Pace = Pace {
-    beat: Duration::from_secs(5),
-    silence: Duration::from_secs(20),
-};
+impl Pace {
+    const fn of(silence: Duration) -> Self {
+        let beat = Duration::from_secs(5);
+        Self { beat, silence }
+    }
+}
 
 /// Opens the watch stream and puts what `conn`'s peer announces into `sink`, without heartbeats and without paths
 /// that cannot be in a tree. Runs until the connection ends or `sink` is closed (then `Ok`). If the peer is silent
-/// for 20 s, the connection is closed.
+/// for longer than the context allows, the connection is closed.
 ///
 /// # Errors
 /// The stream is refused, the connection ends, or the peer speaks nonsense.
@@ -40,9 +42,10 @@ pub async fn watch_client(conn: &PeerConn, sink: mpsc::Sender<Announce>) -> Resu
     let stream = conn.open(&StreamRequest::Watch).await?;
     let (mut reader, mut writer) = tokio::io::split(stream);
     let (_silent, nothing) = mpsc::channel(1);
+    let pace = Pace::of(conn.context().silence());
     let ended = tokio::select! {
-        ended = receive(&mut reader, PACE, Some(&sink)) => ended,
-        ended = announce(&mut writer, PACE, nothing) => ended,
+        ended = receive(&mut reader, pace, Some(&sink)) => ended,
+        ended = announce(&mut writer, pace, nothing) => ended,
         () = sink.closed() => Ok(()),
     };
     ended.map_err(|cause| {
@@ -57,7 +60,7 @@ pub async fn watch_client(conn: &PeerConn, sink: mpsc::Sender<Announce>) -> Resu
 }
 
 /// Sends what comes out of `source` to the peer at the other end of a watch stream. Runs until the peer goes away or
-/// `source` is closed (then `Ok`). If the peer is silent for 20 s, the connection is closed. A slow peer slows this
+/// `source` is closed (then `Ok`). If the peer is silent for as long as `silence`, the connection is closed. A slow peer slows this
 /// down: fill `source` with `try_send`, and end it when it is full.
 ///
 /// # Errors
@@ -65,12 +68,14 @@ pub async fn watch_client(conn: &PeerConn, sink: mpsc::Sender<Announce>) -> Resu
 pub async fn watch_server(
     stream: Stream,
     source: mpsc::Receiver<Announce>,
+    silence: Duration,
 ) -> Result<(), NetError> {
+    let pace = Pace::of(silence);
     let handle = stream.handle();
     let (mut reader, mut writer) = tokio::io::split(stream);
     let ended = tokio::select! {
-        ended = receive(&mut reader, PACE, None) => ended,
-        ended = announce(&mut writer, PACE, source) => ended,
+        ended = receive(&mut reader, pace, None) => ended,
+        ended = announce(&mut writer, pace, source) => ended,
     };
     ended.map_err(|cause| {
         let error = NetError::Stream {

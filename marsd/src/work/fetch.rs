@@ -20,8 +20,6 @@ use super::fetch_serve::{KIND_ALIVE, KIND_DATA, KIND_END};
 use super::frame::{Frame, FrameError, FrameReader, KIND_REFUSED, get_u64, refuse};
 use super::{Cancel, as_u64, blocking};
 
-/// A server that is silent for so long is given up; it shows that it lives every 5 s.
-pub const SILENCE_MAX: Duration = Duration::from_secs(20);
 /// While data keeps coming the log is flushed at least this often.
 const FLUSH_EVERY: Duration = Duration::from_millis(50);
 
@@ -34,6 +32,8 @@ pub struct FetchJob {
     pub from: u64,
     /// The peer, for messages.
     pub peer: String,
+    /// A server that is silent for so long is given up; it shows that it lives every 5 s.
+    pub silence: Duration,
     /// Stops the fetch.
     pub cancel: Cancel,
 }
@@ -210,7 +210,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Fetcher<'_, S> {
         let event = tokio::select! {
             biased;
             () = self.job.cancel.cancelled() => Ok(Event::Cancelled),
-            frame = self.input.next_within(SILENCE_MAX) => frame.map(Event::Frame),
+            frame = self.input.next_within(self.job.silence) => frame.map(Event::Frame),
             // Nothing more has arrived yet: the time to flush.
             () = std::future::ready(()), if dirty => Ok(Event::Idle),
         };

@@ -12,9 +12,11 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use super::board::LogState;
 use super::frame::{FrameError, FrameReader, KIND_REFUSED, refuse, write_frame};
+use super::rate::RateLimits;
 use super::{as_len, as_u64, blocking};
 
 /// Eight bytes position, then log bytes.
@@ -86,14 +88,16 @@ pub enum ServeError {
     },
 }
 
-/// Sends the log at `path` from byte `from` on, never beyond what `state` calls durable, until it is complete.
+/// Sends the log at `path` from byte `from` on, never beyond what `state` calls durable and no faster than `io` allows
+/// to read it, until it is complete.
 pub async fn serve_fetch<S: AsyncRead + AsyncWrite + Unpin + Send>(
     stream: S,
     path: &Path,
     from: u64,
     state: watch::Receiver<LogState>,
+    io: RateLimits,
 ) -> Result<ServeEnd, ServeError> {
-    serve_with(stream, path, from, state, ALIVE_EVERY).await
+    serve_with(stream, path, from, state, io, ALIVE_EVERY).await
 }
 
 pub(crate) async fn serve_with<S: AsyncRead + AsyncWrite + Unpin + Send>(
@@ -101,6 +105,7 @@ pub(crate) async fn serve_with<S: AsyncRead + AsyncWrite + Unpin + Send>(
     path: &Path,
     from: u64,
     state: watch::Receiver<LogState>,
+    io: RateLimits,
     alive_every: Duration,
 ) -> Result<ServeEnd, ServeError> {
     let (input, output) = tokio::io::split(stream);
@@ -109,6 +114,7 @@ pub(crate) async fn serve_with<S: AsyncRead + AsyncWrite + Unpin + Send>(
         input: FrameReader::new(input),
         output,
         state,
+        io,
         at: from,
         alive_every,
     };
@@ -128,6 +134,7 @@ struct Server<S> {
     input: FrameReader<ReadHalf<S>>,
     output: WriteHalf<S>,
     state: watch::Receiver<LogState>,
+    io: RateLimits,
     /// Next byte to send.
     at: u64,
     alive_every: Duration,
@@ -173,7 +180,23 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Server<S> {
         let data = read.await.map_err(|e| self.file_error(e))?;
         let sent = write_frame(&mut self.output, KIND_DATA, &[&at.to_le_bytes(), &data]).await;
         self.at += as_u64(data.len());
-        Ok(Some(sent))
+        match sent {
+            Ok(()) => Ok(Some(self.pause(as_u64(data.len())).await)),
+            failed => Ok(Some(failed)),
+        }
+    }
+
+    /// Waits as long as the limit of reading wants, and shows that we live.
+    async fn pause(&mut self, read: u64) -> Result<(), FrameError> {
+        let due = Instant::now() + self.io.book(read);
+        loop {
+            let next = due.min(Instant::now() + self.alive_every);
+            tokio::time::sleep_until(next).await;
+            if next >= due {
+                return Ok(());
+            }
+            write_frame(&mut self.output, KIND_ALIVE, &[]).await?;
+        }
     }
 
     async fn send_end(&mut self) -> Result<ServeEnd, ServeError> {

@@ -26,6 +26,7 @@ fn job(path: &Path, from: u64) -> FetchJob {
         path: path.to_path_buf(),
         from,
         peer: "peer-a".into(),
+        silence: DEADLINE,
         cancel: Cancel::new(),
     }
 }
@@ -40,7 +41,10 @@ struct Running {
 fn start(source: &Path, copy: &Path, from: u64, state: watch::Receiver<LogState>) -> Running {
     let (near, far) = duplex(10_000);
     let source = source.to_path_buf();
-    let server = tokio::spawn(async move { serve_fetch(far, &source, from, state).await });
+    let server =
+        tokio::spawn(
+            async move { serve_fetch(far, &source, from, state, RateLimits::default()).await },
+        );
     let (client, progress, cancel) = start_client(near, copy, from);
     Running {
         progress,
@@ -114,7 +118,9 @@ async fn not_one_byte_behind_durable_is_sent() {
     let (publish, states) = watch::channel(state(596, false));
     let path = log.path.clone();
     let short = Duration::from_millis(5);
-    let server = tokio::spawn(async move { serve_with(far, &path, 0, states, short).await });
+    let server = tokio::spawn(async move {
+        serve_with(far, &path, 0, states, RateLimits::default(), short).await
+    });
     let mut reader = FrameReader::new(near);
     let first = timeout(DEADLINE, reader.next()).await.unwrap().unwrap();
     assert_eq!((first.kind, first.payload.len()), (KIND_DATA, 8 + 596));

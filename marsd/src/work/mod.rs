@@ -17,6 +17,7 @@ pub mod replay;
 pub mod sync;
 pub mod sync_proto;
 pub mod sync_serve;
+pub mod throttle;
 pub mod touched;
 pub mod verify;
 mod verify_pass;
@@ -36,13 +37,14 @@ pub use board::{LogBoard, LogState, Offer};
 pub use check::{ScanEnd, prepare_fetch, scan_valid_end, truncate_log};
 pub use fetch::{FetchEnd, FetchError, FetchJob, FetchProgress, fetch};
 pub use fetch_serve::{ServeEnd, ServeError, serve_fetch};
-pub use rate::{RateLimit, RateMeter};
+pub use rate::{RateLimit, RateLimits, RateMeter};
 pub use replay::{
-    ReplayControl, ReplayEnd, ReplayError, ReplayJob, ReplayReason, ReplayReport, ReplayUntil,
-    replay,
+    BATCH, ReplayControl, ReplayEnd, ReplayError, ReplayJob, ReplayReason, ReplayReport,
+    ReplayUntil, replay,
 };
 pub use sync::{SyncEnd, SyncError, SyncJob, SyncProgress, sync};
 pub use sync_serve::{SyncSource, serve_sync};
+pub use throttle::{Throttled, Traffic};
 pub use tokio_util::sync::CancellationToken as Cancel;
 pub use touched::LogPart;
 pub use verify::{Grant, VerifyError, VerifyHost, VerifyJob, verify};

@@ -1,11 +1,11 @@
 //! Rates: measures the bytes per second of a worker, and limits them.
 
 use std::collections::VecDeque;
-use std::sync::Mutex;
-use std::sync::PoisonError;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use mars_core::limit::Bucket;
 use tokio::time::Instant;
 
 const WINDOW: Duration = Duration::from_secs(3);
@@ -55,49 +55,89 @@ impl RateMeter {
     }
 }
 
-/// A limit in bytes per second that may change at any time, shared by all workers that it applies to; 0 = off.
-#[derive(Debug, Default)]
+/// A limit in bytes per second that may change at any time, shared by all workers that it applies to; it also counts.
+#[derive(Debug)]
 pub struct RateLimit {
-    bytes_per_sec: AtomicU64,
-    next: Mutex<Option<Instant>>,
+    epoch: Instant,
+    bucket: Mutex<Bucket>,
+    moved: AtomicU64,
 }
 
 impl RateLimit {
     /// A limit of `bytes_per_sec`; 0 = off.
     pub fn new(bytes_per_sec: u64) -> Self {
         Self {
-            bytes_per_sec: AtomicU64::new(bytes_per_sec),
-            next: Mutex::new(None),
+            epoch: Instant::now(),
+            bucket: Mutex::new(Bucket::new(bytes_per_sec)),
+            moved: AtomicU64::new(0),
         }
     }
 
-    /// Changes the limit; waits that have already begun are not shortened beyond one second.
+    /// Changes the limit; waits that have already begun are not shortened.
     pub fn set(&self, bytes_per_sec: u64) {
-        self.bytes_per_sec.store(bytes_per_sec, Ordering::Relaxed);
+        let now = self.now();
+        self.bucket().set(now, bytes_per_sec);
     }
 
-    /// Waits until `bytes` more may be moved.
-    pub async fn take(&self, bytes: u64) {
-        let wait = self.reserve(Instant::now(), bytes);
-        let until = Instant::now() + wait;
-        while Instant::now() < until && self.bytes_per_sec.load(Ordering::Relaxed) > 0 {
-            tokio::time::sleep_until(until.min(Instant::now() + SHORTEST)).await;
-        }
+    /// Counts `bytes` that were moved, and tells how long to wait before more are.
+    pub fn book(&self, bytes: u64) -> Duration {
+        self.moved.fetch_add(bytes, Ordering::Relaxed);
+        let now = self.now();
+        self.bucket().book(now, bytes)
     }
 
-    /// Books `bytes` at `now` and tells how long to wait before moving them.
-    fn reserve(&self, now: Instant, bytes: u64) -> Duration {
-        let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
-        let limit = self.bytes_per_sec.load(Ordering::Relaxed);
-        if limit == 0 {
-            *next = None;
-            return Duration::ZERO;
-        }
-        let start = next.unwrap_or(now).max(now);
-        let millis = u128::from(bytes) * 1000 / u128::from(limit);
-        let cost = Duration::from_millis(u64::try_from(millis).unwrap_or(u64::MAX));
-        *next = start.checked_add(cost.min(Duration::from_secs(3600)));
-        start.saturating_duration_since(now)
+    /// Counts `bytes` that are about to be moved, and tells how long to wait before.
+    pub fn book_turn(&self, bytes: u64) -> Duration {
+        self.moved.fetch_add(bytes, Ordering::Relaxed);
+        let now = self.now();
+        self.bucket().book_turn(now, bytes)
+    }
+
+    /// Bytes that may be moved at once.
+    pub fn portion(&self) -> usize {
+        self.bucket().portion()
+    }
+
+    /// Bytes moved so far.
+    pub fn moved(&self) -> u64 {
+        self.moved.load(Ordering::Relaxed)
+    }
+
+    fn now(&self) -> Duration {
+        self.epoch.elapsed()
+    }
+
+    fn bucket(&self) -> MutexGuard<'_, Bucket> {
+        self.bucket.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Limits that apply together, such as that of the node and that of a resource; none at all is no limit.
+#[derive(Debug, Clone, Default)]
+pub struct RateLimits(Vec<Arc<RateLimit>>);
+
+impl RateLimits {
+    /// All of these.
+    pub fn new(limits: impl IntoIterator<Item = Arc<RateLimit>>) -> Self {
+        Self(limits.into_iter().collect())
+    }
+
+    /// [`RateLimit::book`] on all.
+    pub fn book(&self, bytes: u64) -> Duration {
+        let waits = self.0.iter().map(|limit| limit.book(bytes));
+        waits.max().unwrap_or_default()
+    }
+
+    /// Bytes that all of them let pass at once.
+    pub fn portion(&self) -> usize {
+        let portions = self.0.iter().map(|limit| limit.portion());
+        portions.min().unwrap_or(usize::MAX)
+    }
+
+    /// [`RateLimit::book_turn`] on all.
+    pub fn book_turn(&self, bytes: u64) -> Duration {
+        let waits = self.0.iter().map(|limit| limit.book_turn(bytes));
+        waits.max().unwrap_or_default()
     }
 }
 
@@ -126,26 +166,21 @@ mod tests {
         assert_eq!(meter.rate(start + Duration::from_millis(1)), 5000);
     }
 
-    #[test]
-    fn the_limit_spaces_out_and_can_be_switched_off() {
-        let now = Instant::now();
-        let limit = RateLimit::new(1000);
-        assert_eq!(limit.reserve(now, 500), Duration::ZERO);
-        assert_eq!(limit.reserve(now, 500), Duration::from_millis(500));
-        let later = now + Duration::from_millis(700);
-        assert_eq!(limit.reserve(later, 1), Duration::from_millis(300));
-        limit.set(0);
-        assert_eq!(limit.reserve(now, 1_000_000), Duration::ZERO);
-    }
-
     #[tokio::test(start_paused = true)]
-    async fn taking_waits_in_time() {
-        let limit = RateLimit::new(1000);
+    async fn taking_waits_in_time_for_the_lowest_limit_and_all_count() {
+        let [low, high] = [1000, 5000].map(|rate| Arc::new(RateLimit::new(rate)));
+        let both = RateLimits::new([low.clone(), high.clone()]);
+        assert_eq!(both.portion(), 512);
         let start = Instant::now();
-        limit.take(2500).await;
-        limit.take(1).await;
+        for _ in 0..10 {
+            tokio::time::sleep(both.book(500)).await;
+        }
         let waited = start.elapsed();
-        assert!(waited >= Duration::from_millis(2500), "{waited:?}");
-        assert!(waited < Duration::from_millis(2600), "{waited:?}");
+        assert!(waited >= Duration::from_millis(4500), "{waited:?}");
+        assert!(waited < Duration::from_millis(5100), "{waited:?}");
+        assert_eq!((low.moved(), high.moved()), (5000, 5000));
+        low.set(0);
+        assert_eq!(both.book(500), Duration::ZERO);
+        assert_eq!(RateLimits::default().book_turn(u64::MAX), Duration::ZERO);
     }
 }

@@ -23,8 +23,8 @@ use super::extents::{Write, coalesce};
 use super::fetch::FetchProgress;
 use super::{Cancel, as_len, as_u64};
 
-/// Log bytes applied between two flushes of the disk, at most.
-const BATCH: usize = 16 * 1024 * 1024;
+/// Log bytes applied between two flushes of the disk, where nothing else is said.
+pub const BATCH: usize = 16 * 1024 * 1024;
 /// Longest single write to the disk in bytes.
 const EXTENT_MAX: usize = 1024 * 1024;
 
@@ -52,6 +52,8 @@ pub struct ReplayJob {
     pub from: u64,
     /// Where to end.
     pub until: ReplayUntil,
+    /// Log bytes held in memory and applied between two flushes of the disk, at most; [`BATCH`] is usual.
+    pub batch: usize,
 }
 
 /// Stops a replay from outside; clones act on the same one.
@@ -175,15 +177,6 @@ pub enum ReplayError {
 pub fn replay(
     job: ReplayJob,
     control: ReplayControl,
-    report: impl FnMut(ReplayReport),
-) -> Result<ReplayEnd, ReplayError> {
-    replay_in_batches(job, control, BATCH, report)
-}
-
-pub(crate) fn replay_in_batches(
-    job: ReplayJob,
-    control: ReplayControl,
-    batch: usize,
     mut report: impl FnMut(ReplayReport),
 ) -> Result<ReplayEnd, ReplayError> {
     let opened = Disk::open_exclusive(&job.disk_path, job.disk_size);
@@ -191,10 +184,10 @@ pub(crate) fn replay_in_batches(
     let log = File::open(&job.log_path).map_err(|e| log_error(&job, job.from, e))?;
     let mut run = Run {
         at: job.from,
+        batch: job.batch.max(RECORD_MAX),
         job,
         log,
         disk,
-        batch: batch.max(RECORD_MAX),
         control,
     };
     let reason = run.run(&mut report)?;

@@ -7,7 +7,6 @@ use mars_core::{HostName, LogName};
 use proptest::prelude::*;
 use tokio::sync::{mpsc, watch};
 
-use super::replay::replay_in_batches;
 use super::testkit::{TempLog, coded_record, record_bytes};
 use super::*;
 
@@ -21,12 +20,15 @@ fn job(log: &TempLog, disk: &Path, from: u64, until: ReplayUntil) -> ReplayJob {
         disk_size: DISK,
         from,
         until,
+        batch: BATCH,
     }
 }
 
 fn run(job: ReplayJob, batch: usize) -> (Result<ReplayEnd, ReplayError>, Vec<ReplayReport>) {
     let mut reports = Vec::new();
-    let end = replay_in_batches(job, ReplayControl::default(), batch, |r| reports.push(r));
+    let end = replay(ReplayJob { batch, ..job }, ReplayControl::default(), |r| {
+        reports.push(r)
+    });
     (end, reports)
 }
 
@@ -63,7 +65,7 @@ proptest! {
         let disk = log.disk("disk", DISK);
         let mut seen = Vec::new();
         let job = job(&log, &disk, 0, ReplayUntil::Fixed(log.len));
-        let end = replay_in_batches(job, ReplayControl::default(), batch, |r| {
+        let end = replay(ReplayJob { batch, ..job }, ReplayControl::default(), |r| {
             seen.push((r.pos, std::fs::read(&disk).unwrap()));
         });
         let end = end.unwrap();

@@ -16,22 +16,17 @@ use tokio::time::Instant;
 use super::disk::{Disk, DiskError};
 use super::extents::coalesce;
 use super::frame::{Frame, FrameError, FrameReader, KIND_REFUSED, write_frame};
-use super::rate::RateLimit;
 use super::sync_proto::{
     Diff, KIND_ALIVE, KIND_BEGIN, KIND_DIFF, KIND_DONE, KIND_END, KIND_WINDOW, WINDOW, Window,
     format_request, parse_diff,
 };
 use super::{Cancel, as_u64};
 
-/// Windows that are asked for and not yet answered.
-const ASKED_MAX: usize = 8;
 /// Answers that wait for being written.
 const TO_WRITE_MAX: usize = 4;
 /// The disk is flushed after so many bytes or so much time.
 const FLUSH_BYTES: u64 = 64 * 1024 * 1024;
 const FLUSH_EVERY: Duration = Duration::from_secs(1);
-/// A source that is silent for so long is given up; it shows that it lives every 5 s.
-pub const SILENCE_MAX: Duration = Duration::from_secs(60);
 
 /// Never shown, because the error of the writer comes first.
 const WRITER_FAILED: &str = "the local disk failed";
@@ -47,8 +42,10 @@ pub struct SyncJob {
     pub start: u64,
     /// The peer, for messages.
     pub peer: String,
-    /// Limit of the block data that is received.
-    pub limit: Option<Arc<RateLimit>>,
+    /// Windows of 1 MiB that are asked for and not yet answered, at least 1.
+    pub ahead: usize,
+    /// A source that is silent for so long is given up; it shows that it lives every 5 s.
+    pub silence: Duration,
     /// Stops the sync.
     pub cancel: Cancel,
 }
@@ -142,7 +139,7 @@ pub async fn sync<S: AsyncRead + AsyncWrite + Unpin + Send>(
         _open: open,
     });
     let (input, output) = tokio::io::split(stream);
-    let (asked, answers) = mpsc::channel(ASKED_MAX);
+    let (asked, answers) = mpsc::channel(job.ahead.max(1));
     let (to_write, queue) = mpsc::channel(TO_WRITE_MAX);
     let writer = Writer {
         job: &job,
@@ -278,9 +275,6 @@ async fn receive<S: AsyncRead + AsyncWrite + Unpin + Send>(
             p.bad_blocks = p.bad_blocks.saturating_add(diff.bad_blocks);
             p.bytes_received = p.bytes_received.saturating_add(received);
         });
-        if let (Some(limit), true) = (&job.limit, diff.bad_blocks > 0) {
-            limit.take(received).await;
-        }
         let answer = Answer {
             window,
             diff,
@@ -302,7 +296,7 @@ async fn expect<S: AsyncRead + AsyncWrite + Unpin + Send>(
     kind: u8,
 ) -> Result<Frame, SyncError> {
     loop {
-        let next = input.next_within(SILENCE_MAX).await;
+        let next = input.next_within(job.silence).await;
         let frame = next.map_err(|e| job.stream(e))?;
         match frame.kind {
             k if k == kind => return Ok(frame),

@@ -7,12 +7,12 @@ use std::time::Duration;
 use mars_core::ReplayPos;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinError, JoinHandle};
 
 use super::disk::{Disk, DiskError};
 use super::fetch_serve::{ServeEnd, ServeError};
 use super::frame::{FrameError, FrameReader, KIND_REFUSED, get_u64, refuse, write_frame};
-use super::rate::RateLimit;
+use super::rate::RateLimits;
 use super::sync_proto::{
     KIND_ALIVE, KIND_BEGIN, KIND_DIFF, KIND_DONE, KIND_END, KIND_WINDOW, format_diff, parse_request,
 };
@@ -29,8 +29,8 @@ pub struct SyncSource {
     pub disk_path: PathBuf,
     /// Size of the resource in bytes.
     pub size: u64,
-    /// Limit of the block data that is sent.
-    pub limit: Option<Arc<RateLimit>>,
+    /// Limits of what is read of the disk.
+    pub io: RateLimits,
     /// Stops serving.
     pub cancel: Cancel,
 }
@@ -75,10 +75,10 @@ where
     let (work, queue) = mpsc::channel(AHEAD);
     let reader = Reader {
         input: FrameReader::new(input),
-        source: source.clone(),
+        source,
         work,
     };
-    let mut writer = Writer { output, source };
+    let mut writer = Writer { output };
     let (result, ()) = tokio::join!(writer.run(queue, position), reader.run());
     let why = match &result {
         Err(Failed::Refused(why)) | Err(Failed::Protocol(why)) => why.clone(),
@@ -121,7 +121,7 @@ impl From<FrameError> for Failed {
 
 /// What the writer does next, in the order of the requests.
 enum Work {
-    Diff(JoinHandle<Result<Vec<u8>, DiskError>>),
+    Diff(JoinHandle<Result<Result<Vec<u8>, DiskError>, JoinError>>),
     Done,
     Failed(Failed),
 }
@@ -152,10 +152,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Reader<S> {
             };
             match next.kind {
                 KIND_WINDOW => {
-                    parse_request(&next.payload, self.source.size).map_err(Failed::Protocol)?;
+                    let (window, _) =
+                        parse_request(&next.payload, self.source.size).map_err(Failed::Protocol)?;
                     let (disk, size) = (Arc::clone(&disk), self.source.size);
-                    let diff =
-                        tokio::task::spawn_blocking(move || compare(&disk, size, &next.payload));
+                    let turn = self.source.io.book_turn(as_u64(window.len));
+                    let diff = tokio::spawn(async move {
+                        tokio::time::sleep(turn).await;
+                        let read = move || compare(&disk, size, &next.payload);
+                        tokio::task::spawn_blocking(read).await
+                    });
                     if self.work.send(Work::Diff(diff)).await.is_err() {
                         return Ok(());
                     }
@@ -198,13 +203,15 @@ fn compare(disk: &Disk, size: u64, request: &[u8]) -> Result<Vec<u8>, DiskError>
 }
 
 async fn joined<T>(task: JoinHandle<T>) -> Result<T, Failed> {
-    let failed = |e| Failed::Refused(format!("internal error: disk task failed: {e}"));
-    task.await.map_err(failed)
+    task.await.map_err(aborted)
+}
+
+fn aborted(cause: JoinError) -> Failed {
+    Failed::Refused(format!("internal error: disk task failed: {cause}"))
 }
 
 struct Writer<S> {
     output: WriteHalf<S>,
-    source: SyncSource,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Writer<S> {
@@ -221,10 +228,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Writer<S> {
             match queue.recv().await {
                 Some(Work::Diff(task)) => {
                     let diff = self.meanwhile(joined(task)).await??;
-                    let diff = diff.map_err(Failed::Disk)?;
-                    if let Some(limit) = self.source.limit.clone() {
-                        self.meanwhile(limit.take(as_u64(diff.len()))).await?;
-                    }
+                    let diff = diff.map_err(aborted)?.map_err(Failed::Disk)?;
                     write_frame(&mut self.output, KIND_DIFF, &[&diff]).await?;
                 }
                 Some(Work::Failed(failed)) => return Err(failed),

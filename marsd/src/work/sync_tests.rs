@@ -67,7 +67,8 @@ impl Pair {
             size_bytes: self.size,
             start,
             peer: "peer-a".into(),
-            limit: None,
+            ahead: 8,
+            silence: DEADLINE,
             cancel: Cancel::new(),
         }
     }
@@ -76,7 +77,7 @@ impl Pair {
         SyncSource {
             disk_path: self.source.clone(),
             size: self.size,
-            limit: None,
+            io: RateLimits::default(),
             cancel: Cancel::new(),
         }
     }
@@ -151,14 +152,15 @@ async fn a_cancelled_sync_resumes_behind_what_it_reported() {
     let pair = pair(&pattern(size, 1), &pattern(size, 2));
     let (near, far) = duplex(64 * 1024);
     let (tx, mut rx) = watch::channel(SyncProgress::default());
-    let job = SyncJob {
-        // The second window has to wait for about twelve days.
-        limit: Some(Arc::new(RateLimit::new(1))),
-        ..pair.job(0)
-    };
+    let job = pair.job(0);
     let cancel = job.cancel.clone();
     let position = || async { Err("never asked".to_string()) };
-    let server = tokio::spawn(serve_sync(far, pair.served(), position));
+    let source = SyncSource {
+        // The second window has to wait for an hour.
+        io: RateLimits::new([Arc::new(RateLimit::new(1))]),
+        ..pair.served()
+    };
+    let server = tokio::spawn(serve_sync(far, source, position));
     let client = tokio::spawn(async move { sync(near, job, &tx).await });
     timeout(DEADLINE, rx.wait_for(|p| p.synced == MIB))
         .await
@@ -328,6 +330,7 @@ async fn sync_from_a_disk_in_use_and_replay_to_e_give_the_device_at_e() {
             disk_size: size,
             from: 0,
             until: ReplayUntil::Fixed(e.pos),
+            batch: BATCH,
         };
         let replayed = replay(job, ReplayControl::default(), |_| ()).unwrap();
         assert_eq!(replayed.pos, e.pos);

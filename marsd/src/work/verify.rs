@@ -41,6 +41,8 @@ pub struct VerifyJob {
     pub size_bytes: u64,
     /// Whether differences are overwritten with the data of the peer.
     pub repair: bool,
+    /// A source that is silent for so long is given up.
+    pub silence: Duration,
     /// Stops it.
     pub cancel: Cancel,
 }

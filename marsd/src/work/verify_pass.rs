@@ -13,7 +13,6 @@ use tokio::time::Instant;
 use super::disk::Disk;
 use super::extents::{Write, coalesce};
 use super::frame::{Frame, FrameReader, KIND_REFUSED, write_frame};
-use super::sync::SILENCE_MAX;
 use super::sync_proto::{
     KIND_ALIVE, KIND_BEGIN, KIND_DIFF, KIND_DONE, KIND_END, KIND_WINDOW, WINDOW, Window,
     format_request, parse_diff,
@@ -248,7 +247,7 @@ impl Session<'_> {
         kind: u8,
     ) -> Result<Frame, VerifyError> {
         loop {
-            let next = input.next_within(SILENCE_MAX).await;
+            let next = input.next_within(self.job.silence).await;
             let frame = next.map_err(|e| VerifyError::stream(self.peer, &e))?;
             match frame.kind {
                 k if k == kind => return Ok(frame),

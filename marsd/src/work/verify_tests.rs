@@ -51,6 +51,7 @@ impl Target {
             disk_size: self.source.size,
             from: self.replayed,
             until: ReplayUntil::Fixed(end),
+            batch: BATCH,
         };
         self.replayed = replay(job, ReplayControl::default(), |_| ()).unwrap().pos;
         assert_eq!(self.replayed, end);
@@ -103,6 +104,7 @@ async fn check(host: &mut Target, pair: &Pair, repair: bool) -> Result<VerifyOut
         disk_path: pair.target.clone(),
         size_bytes: pair.size,
         repair,
+        silence: DEADLINE,
         cancel: Cancel::new(),
     };
     let (progress, seen) = watch::channel(0);
@@ -255,6 +257,7 @@ async fn a_peer_that_stays_away_a_missing_log_and_a_cancel_end_it_with_a_reason(
         disk_path: pair.target.clone(),
         size_bytes: pair.size,
         repair: false,
+        silence: DEADLINE,
         cancel: Cancel::new(),
     };
     job.cancel.cancel();

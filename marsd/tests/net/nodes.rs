@@ -171,7 +171,7 @@ impl Service for Bench {
                 StreamRequest::Watch => {
                     let stream = stream.accept().await?;
                     let (_keep, source) = tokio::sync::mpsc::channel(1);
-                    marsd::net::watch_server(stream, source).await?;
+                    marsd::net::watch_server(stream, source, Duration::from_secs(30)).await?;
                 }
             }
             Ok(())

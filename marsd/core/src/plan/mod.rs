@@ -31,7 +31,7 @@ pub use delete::{DeleteStep, ORDER_ROOT, deleted_resources, plan_delete};
 pub use log::{chain_version, log_conflict};
 pub use publish::{Published, position_links, publish};
 pub use shim::shim_position;
-pub use space::{SpaceStep, plan_space};
+pub use space::{SpaceLimits, SpaceStep, plan_space};
 pub use sync::{is_consistent, sync_needed};
 pub use verify::{LogSpan, VerifyStep, logs_between, plan_verify};
 
@@ -79,6 +79,8 @@ pub struct Facts {
     pub failed: Option<String>,
     /// `/mars` is below its limit of free space.
     pub exhausted: bool,
+    /// Why no data may be transferred now, though the switches allow it.
+    pub paused: Option<String>,
 }
 
 /// What the shim should do.
@@ -159,6 +161,11 @@ pub fn plan(view: ResourceView<'_>, facts: &Facts, me: &HostName) -> Plan {
     }
     if view.switch(me, Switch::Connect) && !facts.exhausted && view.sync_status(me).is_some() {
         plan.fetch = fetch::plan_fetch(view, facts, pos, me);
+    }
+    if let Some(why) = &facts.paused {
+        if plan.sync.take().is_some() | plan.fetch.take().is_some() {
+            plan.waiting = Some(why.clone());
+        }
     }
     if plan.sync.is_none() && !facts.syncing && !facts.verifying {
         log::plan_log(view, facts, pos, me, primary, &mut plan);

@@ -323,3 +323,33 @@ fn the_end_of_the_old_primary_is_published_before_the_position() {
         )
     );
 }
+
+#[test]
+fn a_pause_stops_the_transfer_says_why_and_lets_replay_go_on() {
+    let mut case = Case::new("B", log(1, "A"), 100);
+    case.file(log(1, "A"), 200)
+        .end(200)
+        .offer("A", log(1, "A"), 300, false)
+        .version("B", 100);
+    let free = case.plan();
+    assert_eq!(free.fetch, Some((log(1, "A"), host("A"))));
+    case.facts.paused = Some("the load is high".into());
+    let paused = case.plan();
+    assert_eq!((paused.fetch, paused.sync), (None, None));
+    assert_eq!(paused.waiting.as_deref(), Some("the load is high"));
+    assert_eq!(paused.replay, free.replay);
+    assert!(paused.replay.is_some());
+
+    let mut case = Case::new("B", log(1, "A"), 0);
+    case.put("syncstatus-B", "4096")
+        .put("connect-B", "A")
+        .put("replay-A", "log-000000001-A,0,0")
+        .offer("A", log(1, "A"), 0, false);
+    assert_eq!(case.plan().sync, Some((host("A"), 4096)));
+    case.facts.paused = Some("the load is high".into());
+    assert_eq!(case.plan().sync, None);
+    assert_eq!(case.plan().waiting.as_deref(), Some("the load is high"));
+    // What cannot run anyhow does not wait for the load.
+    case.put("todo-B/connect", "0");
+    assert_eq!(case.plan().waiting, None);
+}
