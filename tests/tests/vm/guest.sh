@@ -4,6 +4,8 @@ DISK=/dev/vda
 LOG_DISK=/dev/vdb
 DEVICE=/dev/mars/r1
 LOGS=/mars/resource-r1
+# No udev here: dmsetup makes its device nodes itself.
+export DM_DISABLE_UDEV=1
 
 say() { echo "## $*"; }
 die() { echo "FAILED: $*" >&2; exit 1; }

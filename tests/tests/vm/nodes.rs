@@ -43,7 +43,7 @@ fn the_user_space_shim_hands_over() -> Result {
 
 #[test]
 #[ignore = "needs a virtual machine: make vm-test"]
-fn kernel_and_user_space_shim_hand_over_to_and_fro() -> Result {
+fn a_primary_with_the_kernel_module_hands_over_to_and_fro() -> Result {
     scenario("handover", "three_handovers_to_and_fro", ON_THE_FIRST)
 }
 
@@ -59,6 +59,6 @@ fn two_nodes_with_the_kernel_module_hand_over() -> Result {
 
 #[test]
 #[ignore = "needs a virtual machine: make vm-test"]
-fn a_killed_marsd_finds_the_running_device_again() -> Result {
+fn a_killed_marsd_finds_its_device_with_the_kernel_module_again() -> Result {
     scenario("daemon_killed", "on_the_primary", ON_THE_FIRST)
 }
