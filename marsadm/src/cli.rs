@@ -7,8 +7,8 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use mars_core::HostName;
 
 use crate::commands::{
-    self, cluster, compat, invalidate, logs, primary, resize, resource as member, state, switch,
-    sync,
+    self, cluster, compat, invalidate, leave_cluster, logs, primary, resize, resource as member,
+    state, switch, sync,
 };
 use crate::context::{Context, Options};
 use crate::error::{AdmError, Result};
@@ -30,7 +30,7 @@ struct Cli {
     #[arg(long, global = true)]
     dry_run: bool,
     /// The node that is meant, where a command can mean another node than this one.
-    #[arg(long, value_name = "HOST", global = true, value_parser = |s: &str| HostName::new(s))]
+    #[arg(long, visible_alias = "host", value_name = "HOST", global = true, value_parser = |s: &str| HostName::new(s))]
     node: Option<HostName>,
     #[command(subcommand)]
     command: Command,
@@ -75,7 +75,7 @@ enum Command {
         #[command(flatten)]
         ssh: SshOptions,
     },
-    /// Leave the cluster.
+    /// Leave the cluster; with --host, remove a dead node that will not come back, with all its memberships.
     LeaveCluster,
     /// Create a resource, with this node as primary.
     CreateResource(NewRes),
@@ -289,7 +289,7 @@ fn dispatch(command: Command, options: Options, program: &str) -> Result<()> {
         C::JoinCluster { peer, address, ssh } => {
             commands::join_cluster::run(ctx, &peer, address.ip.as_deref(), &ssh)
         }
-        C::LeaveCluster => cluster::leave(ctx),
+        C::LeaveCluster => leave_cluster::run(ctx),
         C::CreateResource(n) => member::create(ctx, &n.resource, &n.disk, n.name.as_deref()),
         C::JoinResource(n) => {
             commands::join_resource::run(ctx, &n.resource, &n.disk, n.name.as_deref())

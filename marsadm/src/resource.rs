@@ -1,7 +1,5 @@
 //! Finding the resource an argument means, and the checks that most commands share.
 
-use std::collections::BTreeSet;
-
 use mars_core::link::ResourceLink;
 use mars_core::{HostName, LinkPath, ResourceName, ResourceView, Tree};
 use mars_tree::TreeDir;
@@ -155,18 +153,6 @@ pub(crate) fn check_member(tree: &Tree, res: &ResourceName, me: &HostName) -> Re
             .link(format!("{link} is missing"))
             .remedy(format!("marsadm join-resource {res} DEVICE")),
     )
-}
-
-/// Every node that takes part: a node whose disk is a sparse file shows no `data-` link to others.
-pub(crate) fn participants(view: ResourceView<'_>) -> BTreeSet<HostName> {
-    view.links()
-        .filter_map(|(link, _)| match link {
-            ResourceLink::Data(host)
-            | ResourceLink::Replay(host)
-            | ResourceLink::SyncStatus(host) => Some(host.clone()),
-            _ => None,
-        })
-        .collect()
 }
 
 /// The current primary, if there is one.

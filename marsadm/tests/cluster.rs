@@ -82,6 +82,43 @@ fn leaving_is_ordered_and_done() {
 }
 
 #[test]
+fn a_lost_node_is_removed_with_its_memberships() {
+    let node = Node::new("B", PAIR);
+    node.run(&["leave-cluster", "--host", "A"]).failed(
+        1,
+        &[
+            "A is primary of resource 'r1'",
+            "marsadm --force primary r1",
+        ],
+    );
+    node.run(&["leave-cluster", "--host", "X"])
+        .failed(4, &["X is in no cluster"]);
+    let node = Node::new("B", PAIR).with("resource-r1/primary", "B");
+    node.run(&["leave-cluster", "--host", "A"])
+        .ok(&["A leaves resource 'r1'", "A is removed from the cluster"]);
+    let changes = node.changes();
+    for (sign, link) in [
+        ("-", "ips/ip-A"),
+        ("-", "resource-r1/data-A"),
+        ("-", "resource-r1/replay-A"),
+        ("-", "resource-r1/todo-A/attach"),
+    ] {
+        let removed = format!("{sign}{link}");
+        assert!(changes.contains(&removed), "{removed} in {changes:?}");
+        let order = format!("-> /mars/{link}");
+        assert!(
+            changes
+                .iter()
+                .any(|c| c.starts_with("+todo-global/delete-") && c.ends_with(&order))
+        );
+    }
+    // It has nobody left to sync from.
+    let lost = |c: &&String| c.starts_with('-') && c.ends_with("-B");
+    let lost: Vec<&String> = changes.iter().filter(lost).collect();
+    assert_eq!(lost, ["-resource-r1/connect-B"]);
+}
+
+#[test]
 fn a_member_of_a_cluster_does_not_join_another() {
     let node = Node::new("B", PAIR);
     node.run(&["join-cluster", "A"])

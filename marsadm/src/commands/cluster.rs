@@ -1,4 +1,4 @@
-//! `create-cluster` and `leave-cluster`, and the local part that `join-cluster` shares with them.
+//! `create-cluster`, and the local part that `join-cluster` shares with it.
 
 use mars_core::LinkPath;
 use mars_tree::key;
@@ -59,32 +59,4 @@ pub(crate) fn create_local_part(ctx: &Context, ip: Option<&str>) -> Result<()> {
         edits.push(Edit::Set(deleted, "1".into()));
     }
     ctx.apply(&edits)
-}
-
-/// Orders all nodes to forget address and key of this node.
-pub(crate) fn leave(ctx: &mut Context) -> Result<()> {
-    let tree = ctx.tree();
-    let me = ctx.me().clone();
-    let member = tree
-        .resources()
-        .find(|r| tree.resource(r).data(&me).is_some() || tree.resource(r).replay(&me).is_some());
-    if let Some(res) = member.filter(|_| !ctx.opts.force) {
-        return Err(AdmError::refused("I am member of some resources")
-            .link(format!("resource-{res}/data-{me}"))
-            .remedy(format!("marsadm leave-resource {res}")));
-    }
-    let links = [LinkPath::Ip(me.clone()), LinkPath::Key(me.clone())];
-    if tree.get(&links[0]).is_none() {
-        return Err(AdmError::missing(format!("{me} is in no cluster"))
-            .link(format!("{} is missing", links[0])));
-    }
-    let orders: Vec<Edit> = links.iter().map(|l| Edit::Order(l.to_string())).collect();
-    ctx.apply(&orders)?;
-    if !crate::context::is_alive(&tree, &me) {
-        // Without a daemon nobody carries the order out here.
-        let removals: Vec<Edit> = links.into_iter().map(Edit::Remove).collect();
-        ctx.apply(&removals)?;
-    }
-    ctx.done(&format!("{me} leaves the cluster"));
-    Ok(())
 }

@@ -10,7 +10,7 @@ use mars_core::{HostName, LinkPath, ResourceName, ResourceView, Switch};
 use crate::context::{Context, Edit, is_alive, say, warn};
 use crate::device;
 use crate::error::{AdmError, Result};
-use crate::resource::{ALL, DEVICE_DIR, find, for_each, participants};
+use crate::resource::{ALL, DEVICE_DIR, find, for_each};
 use crate::wait::{Interrupt, Progress, wait_for};
 
 use super::leave_resource::set_aside;
@@ -33,10 +33,10 @@ fn delete(ctx: &mut Context, res: &ResourceName) -> Result<()> {
     let tree = ctx.quiet_tree();
     let view = tree.resource(res);
     let me = ctx.me().clone();
-    let mut members = participants(view);
+    let mut members = view.members();
     let joined = members.remove(&me);
     if !members.is_empty() {
-        let names: Vec<&str> = members.iter().map(HostName::as_str).collect();
+        let names: Vec<&str> = members.iter().map(|h| h.as_str()).collect();
         return Err(AdmError::refused(format!(
             "resource '{res}' has other members: {}",
             names.join(" ")

@@ -6,7 +6,7 @@ use mars_core::{HostName, LinkPath, ResourceName, ResourceView, Switch};
 use crate::context::{Context, Edit, is_alive, say};
 use crate::error::{AdmError, Result};
 use crate::rebase;
-use crate::resource::{participants, primary_of};
+use crate::resource::primary_of;
 use crate::ssh::{self, SshOptions};
 use crate::wait::{Interrupt, Progress, wait_for};
 
@@ -25,7 +25,6 @@ pub(crate) fn run(ctx: &mut Context, res: &ResourceName) -> Result<()> {
     let transfer = own(ResourceLink::Todo(me.clone(), Switch::Connect));
     let replayed = view.switch(&me, Switch::AllowReplay);
     let transferred = view.switch(&me, Switch::Connect);
-    let connected = view.connect(&me).is_some();
     let stop = [&replay, &sync, &transfer].map(|link| Edit::Set(link.clone(), "0".into()));
     ctx.apply(&stop)?;
     let mut result = stop_and_rebase(ctx, res, &source);
@@ -36,7 +35,7 @@ pub(crate) fn run(ctx: &mut Context, res: &ResourceName) -> Result<()> {
             back.push(Edit::Set(link, "1".into()));
         }
     }
-    if result.is_ok() && !connected {
+    if result.is_ok() && view.connect(&me).as_ref() != Some(&source) {
         back.push(Edit::Set(
             own(ResourceLink::Connect(me.clone())),
             source.to_string(),
@@ -116,8 +115,10 @@ pub(crate) fn remote(ctx: &mut Context, res: &ResourceName) -> Result<()> {
     let me = ctx.me().clone();
     let primary = primary_of(view)?;
     let wanted = ctx.opts.node.clone();
-    let targets: Vec<HostName> = participants(view)
+    let targets: Vec<HostName> = view
+        .members()
         .into_iter()
+        .cloned()
         .filter(|h| *h != me && wanted.as_ref().is_none_or(|w| w == h))
         .collect();
     if let Some(host) = wanted.as_ref().filter(|w| primary.as_ref() == Some(*w)) {

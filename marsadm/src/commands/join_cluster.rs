@@ -14,6 +14,7 @@ use crate::error::{AdmError, Result};
 use crate::exit::Exit;
 use crate::ssh::{self, Peer, SshOptions};
 
+const REMOTE_ROOT: &str = "/mars/";
 const REMOTE_IPS: &str = "/mars/ips/";
 
 /// Joins the cluster that `peer` belongs to.
@@ -106,16 +107,23 @@ impl Drop for Staging {
     }
 }
 
-/// Addresses and keys as the peer has them.
+/// Addresses and keys as the peer has them, and the deletion orders: what this node writes must be newer than an order
+/// that made the cluster forget a node of the same name.
 fn fetch(ctx: &Context, session: &Peer) -> Result<Tree> {
     let staging = Staging(ctx.dir.root().join(".tmp-join"));
     let dir = TreeDir::new(&staging.0);
     let _ = fs::remove_dir_all(&staging.0);
     dir.create_dir("ips")?;
-    let target = staging.0.join("ips/");
+    let mut target = staging.0.clone().into_os_string();
+    target.push("/");
+    let only = [
+        "--include=/ips/***",
+        "--include=/todo-global/***",
+        "--exclude=*",
+    ];
     ssh::rsync(
         session,
-        &rsync_args(format!("peer:{REMOTE_IPS}").into(), target.into()),
+        &rsync_args(&only, format!("peer:{REMOTE_ROOT}").into(), target),
     )?;
     let loaded = dir.load();
     for problem in loaded.problems {
@@ -125,17 +133,17 @@ fn fetch(ctx: &Context, session: &Peer) -> Result<Tree> {
 }
 
 /// Links with their times, nothing hidden.
-fn rsync_args(from: OsString, to: OsString) -> [OsString; 7] {
-    [
-        "--recursive".into(),
-        "--links".into(),
-        "--times".into(),
-        // Without this rsync takes two times within one second for the same and leaves its own.
-        "--modify-window=-1".into(),
-        "--exclude=.*".into(),
-        from,
-        to,
-    ]
+fn rsync_args(filters: &[&str], from: OsString, to: OsString) -> Vec<OsString> {
+    // Without the window rsync takes two times within one second for the same and leaves its own.
+    let options = [
+        "--recursive",
+        "--links",
+        "--times",
+        "--modify-window=-1",
+        "--exclude=.*",
+    ];
+    let words = options.iter().chain(filters).map(OsString::from);
+    words.chain([from, to]).collect()
 }
 
 fn check_staged(ctx: &Context, staged: &Tree, name: &HostName) -> Result<()> {
@@ -199,6 +207,6 @@ fn push(ctx: &Context, session: &Peer) -> Result<()> {
     from.push("/");
     ssh::rsync(
         session,
-        &rsync_args(from, format!("peer:{REMOTE_IPS}").into()),
+        &rsync_args(&[], from, format!("peer:{REMOTE_IPS}").into()),
     )
 }

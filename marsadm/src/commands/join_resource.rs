@@ -1,6 +1,7 @@
 //! `join-resource`: this node gets a copy of an existing resource.
 
 use mars_core::link::ResourceLink;
+use mars_core::plan::is_consistent;
 use mars_core::{HostName, LinkPath, ResourceName, ResourceView, Tree};
 
 use super::resource::{NewMember, member_edits};
@@ -97,6 +98,11 @@ fn find_source(tree: &Tree, res: &ResourceName, me: &HostName) -> Result<Source>
         .size_bytes()
         .ok_or_else(|| AdmError::missing(format!("resource '{res}' has no size")).link(size))?;
     let host = source_host(view, me)?;
+    let stand_in = || stand_in(tree, view, me).filter(|_| !is_alive(tree, &host));
+    if let Some((host, start)) = stand_in() {
+        say(&format!("using '{host}' as source"));
+        return Ok(Source { host, bytes, start });
+    }
     let start = rebase::start(view, &host).map_err(|what| {
         AdmError::missing(format!(
             "cannot tell where to begin: {what} is not known here"
@@ -104,6 +110,17 @@ fn find_source(tree: &Tree, res: &ResourceName, me: &HostName) -> Result<Source>
         .remedy(format!("is marsd running here and on {host}?"))
     })?;
     Ok(Source { host, bytes, start })
+}
+
+/// While the primary is away: the living member that has got furthest and has whole data.
+fn stand_in(tree: &Tree, view: ResourceView<'_>, me: &HostName) -> Option<(HostName, Start)> {
+    let mut members = view.replays();
+    members.sort_by_key(|(_, pos)| std::cmp::Reverse(pos.order()));
+    let fit = |host: &HostName| host != me && is_alive(tree, host) && is_consistent(view, host);
+    members
+        .into_iter()
+        .filter(|(host, _)| fit(host))
+        .find_map(|(host, _)| Some((host.clone(), rebase::start(view, host).ok()?)))
 }
 
 /// The primary; without one the writer of the newest log that is known.

@@ -9,7 +9,7 @@ use mars_core::{HostName, LinkPath, ResourceName, ResourceView, Switch};
 
 use crate::context::{Context, Edit, is_alive, say};
 use crate::error::{AdmError, Result};
-use crate::resource::{participants, primary_of};
+use crate::resource::primary_of;
 use crate::wait::{Interrupt, Progress, wait_or_tell};
 
 use super::delete_resource;
@@ -26,7 +26,7 @@ pub(crate) fn run(ctx: &mut Context, res: &ResourceName) -> Result<()> {
         check_switches(view, &me)?;
         wait_until_stopped(ctx, res, &me)?;
     }
-    if participants(view).iter().all(|host| *host == me) {
+    if view.members().into_iter().all(|host| *host == me) {
         say("no other member is left: the resource goes with this one");
         return delete_resource::remove(ctx, res);
     }
@@ -35,7 +35,7 @@ pub(crate) fn run(ctx: &mut Context, res: &ResourceName) -> Result<()> {
     let own: Vec<&ResourceLink> = view
         .links()
         .map(|(link, _)| link)
-        .filter(|link| owner(link) == Some(&me))
+        .filter(|link| link.member() == Some(&me))
         .collect();
     let disk = ctx.dir.link_path(&path(&ResourceLink::Data(me.clone())));
     let sparse = fs::symlink_metadata(&disk).is_ok_and(|m| m.is_file());
@@ -127,8 +127,8 @@ fn wait_until_stopped(ctx: &mut Context, res: &ResourceName, me: &HostName) -> R
     })
 }
 
-/// Who synced from this node syncs from this node's peer from now on.
-fn redirect_peers(view: ResourceView<'_>, me: &HostName) -> Vec<Edit> {
+/// Who synced from the node `me` that leaves syncs from the peer of that node, or from the primary, from now on.
+pub(super) fn redirect_peers(view: ResourceView<'_>, me: &HostName) -> Vec<Edit> {
     let mut edits = Vec::new();
     let primary = view.primary().flatten();
     for (link, value) in view.links() {
@@ -139,10 +139,13 @@ fn redirect_peers(view: ResourceView<'_>, me: &HostName) -> Vec<Edit> {
             continue;
         }
         let path = LinkPath::res(view.name(), link.clone());
-        let peer = view
+        let members = view.members().into_iter().cloned();
+        let mut peers = view
             .connect(me)
-            .or_else(|| primary.clone())
-            .filter(|peer| peer != host && peer != me);
+            .into_iter()
+            .chain(primary.clone())
+            .chain(members);
+        let peer = peers.find(|peer| peer != host && peer != me);
         match peer {
             Some(peer) => {
                 say(&format!("changing '{path}' from '{me}' to '{peer}'"));
@@ -155,27 +158,6 @@ fn redirect_peers(view: ResourceView<'_>, me: &HostName) -> Vec<Edit> {
         }
     }
     edits
-}
-
-/// The node whose membership a link belongs to.
-fn owner(link: &ResourceLink) -> Option<&HostName> {
-    use ResourceLink as R;
-    match link {
-        R::Size | R::Primary => None,
-        R::Data(h)
-        | R::Device(h)
-        | R::SyncStatus(h)
-        | R::VerifyStatus(h)
-        | R::SyncPos(h)
-        | R::ActSize(h)
-        | R::Connect(h)
-        | R::Replay(h)
-        | R::Version(_, h)
-        | R::Todo(h, _)
-        | R::Verify(h)
-        | R::Actual(h, _) => Some(h),
-        R::Default(host, _) => host.as_ref(),
-    }
 }
 
 /// A sparse file holds data: it is kept under another name.

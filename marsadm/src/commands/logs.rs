@@ -9,7 +9,7 @@ use mars_core::{LinkPath, LogName, ResourceName, ResourceView, Tree};
 use crate::context::{Context, Edit, say};
 use crate::error::{AdmError, Result};
 use crate::history::History;
-use crate::resource::{check_primary, participants};
+use crate::resource::check_primary;
 
 /// Begins the next log, unless the newest one is empty.
 pub(crate) fn rotate(ctx: &mut Context, res: &ResourceName) -> Result<()> {
@@ -141,7 +141,7 @@ fn report_blocked(
 /// What the members need (`symlink-spec.md` section 8.8).
 fn border(view: ResourceView<'_>) -> Result<Border> {
     let mut needs: Vec<(u64, String)> = Vec::new();
-    for host in participants(view) {
+    for host in view.members() {
         let Some(replay) = view.replay(&host) else {
             let link = LinkPath::res(view.name(), ResourceLink::Replay(host.clone()));
             return Err(

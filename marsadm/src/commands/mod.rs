@@ -6,6 +6,7 @@ pub(crate) mod delete_resource;
 pub(crate) mod invalidate;
 pub(crate) mod join_cluster;
 pub(crate) mod join_resource;
+pub(crate) mod leave_cluster;
 pub(crate) mod leave_resource;
 pub(crate) mod logs;
 pub(crate) mod primary;

@@ -5,7 +5,7 @@ use mars_core::{HostName, LinkPath, ResourceName, Switch};
 
 use crate::context::{Context, Edit, say};
 use crate::error::{AdmError, Result};
-use crate::resource::{check_primary, participants};
+use crate::resource::check_primary;
 
 /// Sets `size` to the smallest `actsize-*`.
 pub(crate) fn run(ctx: &mut Context, res: &ResourceName) -> Result<()> {
@@ -18,7 +18,7 @@ pub(crate) fn run(ctx: &mut Context, res: &ResourceName) -> Result<()> {
         AdmError::missing(format!("resource '{res}' has no size")).link(own(ResourceLink::Size))
     })?;
     let mut smallest: Option<(u64, HostName)> = None;
-    for host in participants(view) {
+    for host in view.members() {
         let Some(bytes) = view.act_size(&host) else {
             return Err(
                 AdmError::missing(format!("the size of the disk of {host} is not known"))
@@ -39,7 +39,7 @@ pub(crate) fn run(ctx: &mut Context, res: &ResourceName) -> Result<()> {
                     )),
             );
         }
-        smallest = Some(smallest.map_or((bytes, host.clone()), |s| s.min((bytes, host))));
+        smallest = Some(smallest.map_or((bytes, host.clone()), |s| s.min((bytes, host.clone()))));
     }
     let Some((new, host)) = smallest else {
         return Err(AdmError::missing(format!(

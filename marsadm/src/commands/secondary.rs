@@ -9,7 +9,7 @@ use mars_core::{LinkPath, ResourceName};
 use crate::context::{Context, Edit, say, warn};
 use crate::device;
 use crate::error::{AdmError, Result};
-use crate::resource::{participants, primary_of};
+use crate::resource::primary_of;
 
 /// Sets `primary` to `(none)`.
 pub(crate) fn run(ctx: &mut Context, res: &ResourceName) -> Result<()> {
@@ -26,7 +26,7 @@ pub(crate) fn run(ctx: &mut Context, res: &ResourceName) -> Result<()> {
         .link(format!("{link} -> {value}")));
     }
     let size = view.size_bytes().unwrap_or(0);
-    for other in participants(view).into_iter().filter(|h| *h != me) {
+    for other in view.members().into_iter().filter(|h| **h != me) {
         if sync_needed(view, &other, size) {
             warn(&format!(
                 "{other} is not yet synced; without a primary it has nobody to sync from"

@@ -8,7 +8,6 @@ use crate::context::{Context, Edit, is_alive};
 use crate::error::{AdmError, Result};
 use crate::history::History;
 use crate::progress;
-use crate::resource::participants;
 use crate::wait::{Interrupt, Progress, wait_for, wait_or_tell};
 
 const STOP_SECS: u64 = 60;
@@ -96,7 +95,7 @@ fn target(ctx: &mut Context, res: &ResourceName) -> Result<HostName> {
     if node == *ctx.me() {
         return Ok(node);
     }
-    if !participants(ctx.quiet_tree().resource(res)).contains(&node) {
+    if !ctx.quiet_tree().resource(res).members().contains(&node) {
         return Err(AdmError::missing(format!(
             "{node} has not joined resource '{res}'"
         )));

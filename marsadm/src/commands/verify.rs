@@ -55,9 +55,11 @@ fn targets(ctx: &Context, tree: &Tree, res: &ResourceName) -> Result<Vec<HostNam
     }
     let view = tree.resource(res);
     let primary = primary_of(view)?;
-    let hosts: Vec<HostName> = members(view)
+    let hosts: Vec<HostName> = view
+        .members()
         .into_iter()
-        .filter(|h| Some(h) != primary.as_ref())
+        .filter(|h| Some(*h) != primary.as_ref())
+        .cloned()
         .collect();
     if hosts.is_empty() {
         let what = format!("resource '{res}' has no secondary that could be compared");
@@ -66,23 +68,11 @@ fn targets(ctx: &Context, tree: &Tree, res: &ResourceName) -> Result<Vec<HostNam
     Ok(hosts)
 }
 
-/// All that have joined: a disk that is a sparse file is not published, the name of the device is.
-fn members(view: ResourceView<'_>) -> Vec<HostName> {
-    let joined = |link: &ResourceLink| match link {
-        ResourceLink::Data(h) | ResourceLink::Device(h) => Some(h.clone()),
-        _ => None,
-    };
-    let mut hosts: Vec<HostName> = view.links().filter_map(|(l, _)| joined(l)).collect();
-    hosts.sort();
-    hosts.dedup();
-    hosts
-}
-
 /// Refuses what the node would refuse, with more to say about it.
 fn check(tree: &Tree, res: &ResourceName, host: &HostName) -> Result<()> {
     let view = tree.resource(res);
     let link = |link: ResourceLink| LinkPath::res(res, link);
-    if !members(view).contains(host) {
+    if !view.members().contains(host) {
         let missing = link(ResourceLink::Device(host.clone()));
         return Err(
             AdmError::missing(format!("{host} has not joined resource '{res}'"))

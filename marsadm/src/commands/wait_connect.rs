@@ -5,7 +5,6 @@ use mars_core::{HostName, LinkPath, ResourceName, Switch};
 
 use crate::context::{Context, is_alive, silent_secs};
 use crate::error::{AdmError, Result};
-use crate::resource::participants;
 use crate::wait::{Interrupt, Progress, wait_or_tell};
 
 /// Waits until marsd runs here and on every other member (or on `--node`), and `connect` is on here.
@@ -25,8 +24,10 @@ pub(crate) fn run(ctx: &mut Context, res: &ResourceName) -> Result<()> {
         .remedy(format!("marsadm connect-local {res}")));
     }
     let wanted = ctx.opts.node.clone();
-    let others: Vec<HostName> = participants(view)
+    let others: Vec<HostName> = view
+        .members()
         .into_iter()
+        .cloned()
         .filter(|h| *h != me && wanted.as_ref().is_none_or(|w| w == h))
         .collect();
     if others.is_empty() {

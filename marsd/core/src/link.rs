@@ -193,6 +193,28 @@ impl ResourceLink {
     }
 }
 
+impl ResourceLink {
+    /// The node whose membership the link belongs to; none for those of the resource itself.
+    pub fn member(&self) -> Option<&HostName> {
+        match self {
+            Self::Size | Self::Primary => None,
+            Self::Data(h)
+            | Self::Device(h)
+            | Self::SyncStatus(h)
+            | Self::VerifyStatus(h)
+            | Self::SyncPos(h)
+            | Self::ActSize(h)
+            | Self::Connect(h)
+            | Self::Replay(h)
+            | Self::Version(_, h)
+            | Self::Todo(h, _)
+            | Self::Verify(h)
+            | Self::Actual(h, _) => Some(h),
+            Self::Default(host, _) => host.as_ref(),
+        }
+    }
+}
+
 impl fmt::Display for ResourceLink {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

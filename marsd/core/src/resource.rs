@@ -144,11 +144,15 @@ impl<'a> ResourceView<'a> {
             })
     }
 
-    /// Nodes that have joined: those with a disk.
+    /// Nodes that have joined (`symlink-spec.md` section 4.2): one link that only a member has is enough, since the disk
+    /// of a node may be a regular file there, which is not published, and links arrive one after the other.
     pub fn members(&self) -> BTreeSet<&'a HostName> {
         self.links()
             .filter_map(|(l, _)| match l {
-                ResourceLink::Data(h) => Some(h),
+                ResourceLink::Data(h)
+                | ResourceLink::Device(h)
+                | ResourceLink::Replay(h)
+                | ResourceLink::SyncStatus(h) => Some(h),
                 _ => None,
             })
             .collect()

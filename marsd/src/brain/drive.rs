@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use mars_tree::source::load_sync_source;
 use tokio::time::Instant;
 
 use mars_core::plan::{Facts, LogOffer, Plan, SwitchStep, plan, position_links, publish};
-use mars_core::{HostName, LinkPath, ReplayPos, ResourceName};
+use mars_core::{HostName, LinkPath, LogName, ReplayPos, ResourceName};
 
 use super::Brain;
 use super::res::Shim;
@@ -34,10 +35,21 @@ impl Brain {
             self.withdraw_logs(name);
             return;
         }
+        if res.sync_source.is_none() {
+            let known = load_sync_source(&self.dir.resource_dir(name));
+            res.sync_source = Some(known.unwrap_or_else(|e| {
+                tracing::warn!(resource = %name, "{e}");
+                None
+            }));
+        }
         let facts = res.facts(offers, self.exhausted, now);
         let mut plan = plan(view, &facts, &self.me);
         if matches!(res.shim, Shim::Starting(_)) {
             plan = Plan::default();
+        }
+        res.sync_elsewhere(&mut plan, now);
+        if plan.fetch.is_none() {
+            res.fetch_error = None;
         }
         let waiting = plan.waiting.take().or_else(|| res.fetch_error.clone());
         let shim_error = match &res.shim {
@@ -79,6 +91,11 @@ impl Brain {
                 self.switch_log(name, &step);
             }
         }
+        if let Some(other) = plan.instead {
+            if !busy {
+                self.stand_at(name, &other);
+            }
+        }
         let stopping_only = !matches!(plan.shim, mars_core::plan::ShimPlan::Start(_));
         if stopping_only || !busy {
             self.act_shim(name, plan.shim, now);
@@ -101,6 +118,31 @@ impl Brain {
         res.link = Some(next);
         res.log_end = None;
         res.seen.log_durable = None;
+        self.dirty.insert(name.clone());
+    }
+
+    /// Goes over from the beginning of an empty log to that of another one of the same number.
+    fn stand_at(&mut self, name: &ResourceName, other: &LogName) {
+        let Some(res) = self.resources.get_mut(name) else {
+            return;
+        };
+        let Some(old) = res.pos.take().map(|pos| pos.log) else {
+            return;
+        };
+        tracing::info!(resource = %name, "nothing was written to {old}: {other} takes its place");
+        let pos = ReplayPos::new(other.clone(), 0);
+        res.pos = Some(pos.clone());
+        res.link = Some(pos.clone());
+        res.log_end = None;
+        res.seen.log_durable = None;
+        for (link, value) in position_links(self.tree.resource(name), &pos, 0, &self.me) {
+            self.set_link(LinkPath::res(name, link), &value);
+        }
+        match self.dir.remove_log(name, &old) {
+            Ok(()) => self.board.forget(name, &old),
+            Err(e) => self.warn_once(&old.to_string(), &e.to_string()),
+        }
+        self.refresh_log(name, &old);
         self.dirty.insert(name.clone());
     }
 

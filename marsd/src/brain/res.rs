@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use mars_core::control::{Request, Resume, ShimStatus, Verb};
-use mars_core::plan::{Facts, LogOffer, Published, ShimFacts};
+use mars_core::plan::{Facts, LogOffer, Plan, Published, ShimFacts, ShimPlan};
 use mars_core::{HostName, LogName, ReplayPos, ReplayPos as Pos, ResourceName, ResourceView};
 use mars_tree::control_socket::ControlSocket;
 use tokio::sync::{oneshot, watch};
@@ -21,6 +21,9 @@ use crate::work::{Cancel, FetchProgress, RateMeter};
 const RETRY: Duration = Duration::from_secs(10);
 /// How long a condition may be waited for before it is shown as an error.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long the peer to sync from may be unusable before another one is taken and the sync begins anew.
+const SYNC_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Who asked for the end position of a sync.
 pub(super) type PositionQuery = oneshot::Sender<Result<Pos, String>>;
@@ -100,6 +103,7 @@ pub(super) struct ReplayRun {
 pub(super) struct FetchRun {
     pub(super) run: u64,
     pub(super) log: LogName,
+    pub(super) peer: HostName,
     pub(super) cancel: Cancel,
 }
 
@@ -136,6 +140,10 @@ pub(super) struct Res {
     pub(super) sync_after: Option<Instant>,
     /// Why no data may be transferred now.
     pub(super) paused: Option<String>,
+    /// From whom was synced last, once it was looked up.
+    pub(super) sync_source: Option<Option<HostName>>,
+    /// Since when the peer to sync from cannot be read from, though another can.
+    pub(super) sync_blocked: Option<Instant>,
     pub(super) seen: Published,
     pub(super) replay_meter: RateMeter,
     pub(super) fetch_meter: RateMeter,
@@ -169,6 +177,22 @@ impl Res {
         }
     }
 
+    /// Turns to another peer for the sync if the one that is meant stays unusable.
+    pub(super) fn sync_elsewhere(&mut self, plan: &mut Plan, now: Instant) {
+        let Some(peer) = plan.sync_elsewhere.take() else {
+            self.sync_blocked = None;
+            return;
+        };
+        let since = *self.sync_blocked.get_or_insert(now);
+        if now >= since + SYNC_PATIENCE {
+            plan.waiting = None;
+            plan.replay = None;
+            plan.switch = None;
+            plan.shim = ShimPlan::Keep;
+            plan.sync = Some((peer, 0));
+        }
+    }
+
     /// Stops the replay; it reports its end.
     pub(super) fn stop_replay(&mut self) {
         if let Some(run) = &self.replay {
@@ -199,6 +223,11 @@ impl Res {
             shim,
             syncing: self.sync.is_some(),
             replaying: self.replay.is_some(),
+            sync_source: self.sync_source.clone().flatten(),
+            fetching: self
+                .fetch
+                .as_ref()
+                .map(|run| (run.log.clone(), run.peer.clone())),
             verifying: self.verify.holds(),
             offers,
             failed,

@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use mars_core::control::{Attach, LogStatus, Refusal, ShimState, ShimStatus, Verb};
 use mars_core::log_format::LogTime;
-use mars_core::plan::{ShimPlan, position_links, shim_position};
+use mars_core::plan::{ShimPlan, is_consistent, position_links, shim_position};
 use mars_core::{LinkPath, ReplayPos, ResourceName};
 
 use super::res::{PositionQuery, Res, Shim, ShimUp};
@@ -303,6 +303,11 @@ impl Brain {
             Shim::Up(up) => {
                 let id = up.send(Verb::Status);
                 up.queries.insert(id, answer);
+            }
+            Shim::Off if !is_consistent(self.tree.resource(name), &self.me) => {
+                let _ = answer.send(Err(format!(
+                    "the disk of {name} is not consistent any more"
+                )));
             }
             Shim::Off => {
                 let end = res.pos.clone().map(|pos| {

@@ -3,9 +3,11 @@
 use std::path::PathBuf;
 use tokio::time::Instant;
 
+use mars_core::link::ResourceLink;
 use mars_core::log_format::LogTime;
-use mars_core::{HostName, LogName, ReplayPos, ResourceName};
+use mars_core::{HostName, LinkPath, LogName, ReplayPos, ResourceName};
 use mars_tree::passed::load_passed;
+use mars_tree::source::store_sync_source;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::watch;
 
@@ -142,7 +144,7 @@ impl Brain {
             return;
         };
         match (&res.fetch, want) {
-            (Some(run), Some((log, _))) if run.log == log => {}
+            (Some(run), Some((log, peer))) if run.log == log && run.peer == peer => {}
             (Some(run), _) => run.cancel.cancel(),
             (None, Some((log, peer))) if res.fetch_after.is_none_or(|t| now >= t) => {
                 self.start_fetch(name, log, peer)
@@ -169,6 +171,7 @@ impl Brain {
         res.fetch = Some(FetchRun {
             run,
             log: log.clone(),
+            peer,
             cancel: cancel.clone(),
         });
         let reporter = Reporter {
@@ -208,6 +211,30 @@ impl Brain {
         }
     }
 
+    /// Stores from whom a sync comes. What came from another node does not count any more.
+    fn begin_sync(&mut self, name: &ResourceName, peer: &HostName, start: u64) -> bool {
+        let status = LinkPath::res(name, ResourceLink::SyncStatus(self.me.clone()));
+        if start == 0 {
+            self.set_link(status, "0");
+        }
+        let dir = self.dir.resource_dir(name);
+        let Some(res) = self.resources.get_mut(name) else {
+            return false;
+        };
+        let known = res.sync_source.clone().flatten();
+        if known.as_ref() == Some(peer) {
+            return true;
+        }
+        match store_sync_source(&dir, peer) {
+            Ok(()) => res.sync_source = Some(Some(peer.clone())),
+            Err(e) => {
+                res.fail(name, e.to_string(), Instant::now());
+                return false;
+            }
+        }
+        true
+    }
+
     fn start_sync(&mut self, name: &ResourceName, peer: HostName, start: u64) {
         let Some(conn) = self.peers.get(&peer).and_then(|p| p.conn.clone()) else {
             return;
@@ -217,6 +244,9 @@ impl Brain {
             return;
         };
         let disk_path = PathBuf::from(disk);
+        if !self.begin_sync(name, &peer, start) {
+            return;
+        }
         let ahead = self.sync_ahead();
         let Some(res) = self.resources.get_mut(name) else {
             return;

@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::sync::OnceLock;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use mars_core::{HostName, Stamp};
@@ -55,10 +56,25 @@ fn variable(name: &str) -> Option<OsString> {
 }
 
 /// The wall clock as a stamp; 1970 where the clock stands before it.
+///
+/// For tests, `MARS_CLOCK_OFFSET_FILE` names a file with whole seconds (may be negative) that are added; it is read again
+/// each time, so that the clock of a running program can be made to jump. Without a number in it nothing is added.
 pub fn wall_clock() -> Stamp {
     let since = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();
     let secs = i64::try_from(since.as_secs()).unwrap_or(i64::MAX);
-    Stamp::new(secs, since.subsec_nanos())
+    Stamp::new(
+        secs.saturating_add(clock_offset_secs()),
+        since.subsec_nanos(),
+    )
+}
+
+fn clock_offset_secs() -> i64 {
+    static FILE: OnceLock<Option<PathBuf>> = OnceLock::new();
+    let file = FILE.get_or_init(|| variable("MARS_CLOCK_OFFSET_FILE").map(PathBuf::from));
+    let text = file
+        .as_ref()
+        .and_then(|file| std::fs::read_to_string(file).ok());
+    text.and_then(|text| text.trim().parse().ok()).unwrap_or(0)
 }

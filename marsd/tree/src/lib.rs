@@ -14,6 +14,7 @@ mod lock;
 pub mod manifest;
 mod params;
 pub mod passed;
+pub mod source;
 pub mod unlogged;
 mod write;
 

@@ -2,14 +2,15 @@
 
 use alloc::vec::Vec;
 
-use super::Facts;
+use super::{Facts, LogOffer, twin};
 use crate::name::HostName;
 use crate::position::{LogName, ReplayPos};
 use crate::resource::ResourceView;
 
 /// The lowest log from the position on that this node does not have completely, with the best peer for it.
 ///
-/// Logs that this node wrote itself are never fetched. A log that is still being written is fetched live.
+/// Logs that this node wrote itself are never fetched. A log that is still being written is fetched live, and from
+/// another peer as soon as the present one has nothing more to give and the other has.
 pub(super) fn plan_fetch(
     view: ResourceView<'_>,
     facts: &Facts,
@@ -21,7 +22,7 @@ pub(super) fn plan_fetch(
         .values()
         .flatten()
         .map(|o| &o.log)
-        .filter(|l| l.seq >= pos.log.seq && l.host != *me)
+        .filter(|l| l.seq >= pos.log.seq && l.host != *me && !twin::is_void(view, facts, l))
         .collect();
     names.sort();
     names.dedup();
@@ -40,6 +41,12 @@ pub(super) fn plan_fetch(
         }
         // The writer knows best; else whoever has most.
         let best = offers().max_by_key(|(peer, o)| (o.durable, **peer == name.host))?;
-        Some((name.clone(), best.0.clone()))
+        let present = facts.fetching.as_ref().filter(|(log, _)| log == name);
+        let present = present.and_then(|(_, from)| offers().find(|(peer, _)| *peer == from));
+        let goes_on = |(_, offer): &(&HostName, &LogOffer)| {
+            offer.durable >= best.1.durable || have.is_some_and(|have| offer.durable > have)
+        };
+        let (peer, _) = present.filter(goes_on).unwrap_or(best);
+        Some((name.clone(), peer.clone()))
     })
 }

@@ -1,11 +1,10 @@
 //! What happens at the present position of the log: replay on, switch to the next log, or begin to log.
 
-use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
-use super::{Facts, LogOffer, Plan, ShimPlan, SwitchStep};
+use super::{Facts, Plan, ShimPlan, SwitchStep, twin};
 use crate::link::Switch;
 use crate::name::HostName;
 use crate::position::{LogName, ReplayPos};
@@ -81,16 +80,9 @@ fn plan_logging(pos: &ReplayPos, me: &HostName, plan: &mut Plan) {
 
 /// The log that follows `log`, here or at a connected peer.
 fn next_log(view: ResourceView<'_>, facts: &Facts, log: &LogName) -> Option<LogName> {
-    let local = view.logs().map(|(l, _)| l).find(|l| l.seq == log.seq + 1);
-    let offered = || {
-        facts
-            .offers
-            .values()
-            .flatten()
-            .map(|o| &o.log)
-            .find(|l| l.seq == log.seq + 1)
-    };
-    local.or_else(offered).cloned()
+    twin::known(view, facts)
+        .find(|l| l.seq == log.seq + 1 && !twin::is_void(view, facts, l))
+        .cloned()
 }
 
 /// Nothing will be added to the log of `pos`, which is applied up to its present end.
@@ -171,16 +163,14 @@ pub fn chain_version(view: ResourceView<'_>, me: &HostName, pos: &ReplayPos) -> 
     Some(VersionValue::chain(&pos.log.host, seq, pos.pos, previous).to_string())
 }
 
-/// Two logs of one number, or a gap in the numbers, from `from_seq` on: nothing may be started.
-pub fn log_conflict(
+/// Two logs of one number, or a gap in the numbers, from that of `present` on: nothing may be started.
+pub(super) fn log_conflict(
     view: ResourceView<'_>,
-    offers: &BTreeMap<HostName, Vec<LogOffer>>,
-    from_seq: u64,
+    facts: &Facts,
+    present: &LogName,
 ) -> Option<String> {
-    let local = view.logs().map(|(l, _)| l);
-    let mut names: Vec<&LogName> = local
-        .chain(offers.values().flatten().map(|o| &o.log))
-        .filter(|l| l.seq >= from_seq)
+    let mut names: Vec<&LogName> = twin::known(view, facts)
+        .filter(|log| log.seq >= present.seq && !twin::is_void(view, facts, log))
         .collect();
     names.sort();
     names.dedup();

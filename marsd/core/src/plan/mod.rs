@@ -13,6 +13,7 @@ mod space;
 mod sync;
 #[cfg(test)]
 mod tests;
+mod twin;
 mod verify;
 
 use alloc::collections::BTreeMap;
@@ -28,7 +29,7 @@ use crate::position::{LogName, ReplayPos};
 use crate::resource::ResourceView;
 
 pub use delete::{DeleteStep, ORDER_ROOT, deleted_resources, plan_delete};
-pub use log::{chain_version, log_conflict};
+pub use log::chain_version;
 pub use publish::{Published, position_links, publish};
 pub use shim::shim_position;
 pub use space::{SpaceLimits, SpaceStep, plan_space};
@@ -71,6 +72,10 @@ pub struct Facts {
     pub syncing: bool,
     /// A replay runs.
     pub replaying: bool,
+    /// The peer from which the present or the last sync came.
+    pub sync_source: Option<HostName>,
+    /// The log that is being fetched, and from whom.
+    pub fetching: Option<(LogName, HostName)>,
     /// The disk is being compared and must not be written.
     pub verifying: bool,
     /// What each connected peer offers.
@@ -117,10 +122,14 @@ pub struct Plan {
     pub replay: Option<ReplayPos>,
     /// Sync from this peer, from this byte on, as soon as no replay runs.
     pub sync: Option<(HostName, u64)>,
+    /// Whom to sync from, from the first byte on, if what `waiting` says lasts.
+    pub sync_elsewhere: Option<HostName>,
     /// Fetch this log from this peer.
     pub fetch: Option<(LogName, HostName)>,
     /// Go on to the next log.
     pub switch: Option<SwitchStep>,
+    /// Stand at the beginning of this log instead of that of the empty one of the same number.
+    pub instead: Option<LogName>,
     /// Why nothing can go on, if that is so: an error for the admin.
     pub error: Option<String>,
     /// What is waited for, if anything: becomes an error only if it lasts.
@@ -152,12 +161,21 @@ pub fn plan(view: ResourceView<'_>, facts: &Facts, me: &HostName) -> Plan {
     plan.error = facts
         .failed
         .clone()
-        .or_else(|| log::log_conflict(view, &facts.offers, pos.log.seq));
+        .or_else(|| log::log_conflict(view, facts, &pos.log));
     if plan.error.is_some() {
+        if facts.failed.is_none() && pos.log.host == *me && view.log_size(&pos.log).is_some() {
+            // Whether anything was written to the own log shows only when it is read.
+            let unknown = facts.log_end.is_none() && view.switch(me, Switch::AllowReplay);
+            plan.replay = unknown.then(|| pos.clone());
+        }
+        return plan;
+    }
+    plan.instead = twin::other_beginning(view, facts, pos, me);
+    if plan.instead.is_some() {
         return plan;
     }
     if !primary && view.switch(me, Switch::Connect) && !facts.exhausted {
-        plan.sync = sync::plan_sync(view, facts, pos, size, me, &mut plan.waiting);
+        sync::plan_sync(view, facts, pos, size, me, &mut plan);
     }
     if view.switch(me, Switch::Connect) && !facts.exhausted && view.sync_status(me).is_some() {
         plan.fetch = fetch::plan_fetch(view, facts, pos, me);

@@ -89,12 +89,10 @@ fn rotation(
 
 /// Logs that every member has applied, with one and the same history.
 fn deletable(view: ResourceView<'_>) -> impl Iterator<Item = &LogName> {
-    let members = view.links().filter_map(|(link, _)| match link {
-        ResourceLink::Device(host) => Some(host),
-        _ => None,
-    });
     // Who is not yet past the end of its sync has an older replay position still.
-    let needed = members
+    let needed = view
+        .members()
+        .into_iter()
         .map(|host| view.replay(host).map_or(0, |at| at.log.seq))
         .min()
         .unwrap_or(0);

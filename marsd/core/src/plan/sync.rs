@@ -3,7 +3,7 @@
 use alloc::format;
 use alloc::string::String;
 
-use super::Facts;
+use super::{Facts, Plan};
 use crate::link::Switch;
 use crate::name::HostName;
 use crate::position::ReplayPos;
@@ -27,42 +27,93 @@ pub fn is_consistent(view: ResourceView<'_>, host: &HostName) -> bool {
             .is_none_or(|from| replay.order() >= from.order())
 }
 
-/// The peer to sync from and the byte to begin at, if a sync may run now.
+/// Plans the sync: from whom and from which byte on (`symlink-spec.md` section 8.5).
+///
+/// What was begun is continued from the same peer, as blocks that were read there may be newer than those of another.
+/// While the peer that is meant cannot be read from, [`Plan::sync_elsewhere`] names one that can.
 pub(super) fn plan_sync(
     view: ResourceView<'_>,
     facts: &Facts,
     pos: &ReplayPos,
     size: u64,
     me: &HostName,
-    waiting: &mut Option<String>,
-) -> Option<(HostName, u64)> {
+    plan: &mut Plan,
+) {
     if !sync_needed(view, me, size) || !view.switch(me, Switch::Sync) {
-        return None;
+        return;
     }
-    let peer = view.connect(me)?;
-    let source = view.replay(&peer);
-    if !facts.offers.contains_key(&peer) {
-        *waiting = Some(format!("cannot sync: {peer} is not connected"));
-        return None;
+    let Some(connect) = view.connect(me) else {
+        return;
+    };
+    let start = view.sync_status(me).unwrap_or(0);
+    let begun = facts.sync_source.clone().filter(|_| start > 0);
+    let meant = begun.unwrap_or_else(|| connect.clone());
+    let Err(why) = usable(view, facts, pos, me, &meant) else {
+        plan.sync = Some((meant, start));
+        return;
+    };
+    plan.waiting = Some(why);
+    let primary = view.primary().flatten();
+    let others = facts.offers.keys().cloned();
+    plan.sync_elsewhere = [connect]
+        .into_iter()
+        .chain(primary)
+        .chain(others)
+        .find(|peer| peer != me && *peer != meant && usable(view, facts, pos, me, peer).is_ok());
+}
+
+/// Why nothing can be synced from `peer` now, if that is so.
+fn usable(
+    view: ResourceView<'_>,
+    facts: &Facts,
+    pos: &ReplayPos,
+    me: &HostName,
+    peer: &HostName,
+) -> Result<(), String> {
+    if !facts.offers.contains_key(peer) {
+        return Err(format!("cannot sync: {peer} is not connected"));
     }
-    if view.is_jammed(&peer) {
-        *waiting = Some(format!(
+    if view.is_jammed(peer) {
+        return Err(format!(
             "sync waits: {peer} has no room for logs and writes past them (jammed-{peer} is 1)"
         ));
-        return None;
     }
-    if !is_consistent(view, &peer) {
-        *waiting = Some(format!(
+    if !is_consistent(view, peer) {
+        return Err(format!(
             "cannot sync: the disk of {peer} is not consistent itself"
         ));
-        return None;
     }
     // What was replayed here must be on the disk there: a block read from an older disk would never be repaired.
-    if source.is_none_or(|s| s.order() < pos.order()) {
-        *waiting = Some(format!(
+    let source = view.replay(peer).filter(|s| s.order() >= pos.order());
+    let Some(source) = source else {
+        return Err(format!(
             "sync waits: {peer} has not yet written back to {pos}"
         ));
-        return None;
+    };
+    let primary = view.primary().flatten();
+    let witness = primary.as_ref().unwrap_or(me);
+    if peer != witness && !agree(view, (peer, source.log.seq), witness, pos.log.seq) {
+        return Err(format!(
+            "cannot sync: {peer} has another history than {witness}"
+        ));
     }
-    Some((peer, view.sync_status(me).unwrap_or(0)))
+    Ok(())
+}
+
+/// Whether a node, which stands at log `at`, and `witness` have applied the same history from the log before `from` on, as
+/// far as both have one.
+fn agree(
+    view: ResourceView<'_>,
+    (node, at): (&HostName, u64),
+    witness: &HostName,
+    from: u64,
+) -> bool {
+    let reached = view.replay(witness).map_or(0, |replay| replay.log.seq);
+    (from.saturating_sub(1)..=at).all(|seq| {
+        match (view.version(seq, node), view.version(seq, witness)) {
+            (Some(a), Some(b)) if seq < at.min(reached) || a.pos == b.pos => a == b,
+            (Some(a), Some(b)) => a.log_host == b.log_host,
+            _ => true,
+        }
+    })
 }

@@ -183,6 +183,20 @@ fn a_secondary_fetches_and_replays_live() {
 }
 
 #[test]
+fn a_peer_that_has_no_more_is_left_for_one_that_has() {
+    let one = log(1, "A");
+    let mut case = Case::new("B", one.clone(), 50);
+    case.file(one.clone(), 50)
+        .offer("A", one.clone(), 80, true)
+        .offer("C", one.clone(), 50, false);
+    case.facts.fetching = Some((one.clone(), host("C")));
+    assert_eq!(case.plan().fetch, Some((one.clone(), host("A"))));
+    // As long as it has something to give it is kept: who is ahead may change all the time.
+    case.file(one.clone(), 40);
+    assert_eq!(case.plan().fetch, Some((one, host("C"))));
+}
+
+#[test]
 fn the_next_log_is_fetched_only_after_this_one_is_whole() {
     let mut case = Case::new("B", log(1, "A"), 0);
     case.file(log(1, "A"), 600)
@@ -239,6 +253,43 @@ fn two_logs_of_one_number_stop_the_start_but_not_a_running_primary() {
 }
 
 #[test]
+fn an_empty_log_of_a_former_primary_is_given_up() {
+    let digest = |c: char| alloc::string::String::from_iter([c; 32]);
+    let (mine, theirs) = (log(2, "B"), log(2, "A"));
+    let mut case = Case::new("B", mine.clone(), 0);
+    case.file(mine.clone(), 0)
+        .end(0)
+        .offer("A", theirs.clone(), 50, false)
+        .put("version-000000001-A", &format!("{},A,70,0", digest('a')))
+        .put("version-000000001-B", &format!("{},A,90,0", digest('b')));
+    // The other side began before what is on the disk here.
+    assert_eq!(case.plan().instead, None);
+    case.put("version-000000001-B", &format!("{},A,70,0", digest('a')));
+    assert_eq!(case.plan().instead, Some(theirs.clone()));
+    assert_eq!(case.plan().error, None);
+    // The primary of the two keeps its own.
+    case.put("primary", "B");
+    assert_eq!(case.plan().instead, None);
+    case.put("primary", "A").file(mine, 10);
+    assert!(case.plan().error.unwrap().contains("SPLIT BRAIN"));
+}
+
+#[test]
+fn an_empty_log_of_another_node_stops_nobody() {
+    let mut case = Case::new("C", log(2, "Z"), 0);
+    case.put("data-C", "/dev/x")
+        .put("syncstatus-C", "1048576")
+        .put("primary", "Z")
+        .offer("A", log(2, "A"), 0, false)
+        .offer("Z", log(2, "Z"), 50, false);
+    for switch in Switch::ALL {
+        case.put(&format!("todo-C/{}", switch.as_str()), "1");
+    }
+    assert_eq!(case.plan().error, None);
+    assert_eq!(case.plan().fetch, Some((log(2, "Z"), host("Z"))));
+}
+
+#[test]
 fn sync_waits_for_a_source_that_is_not_behind() {
     let mut case = Case::new("B", log(3, "A"), 100);
     case.put("syncstatus-B", "4096")
@@ -254,6 +305,36 @@ fn sync_waits_for_a_source_that_is_not_behind() {
     assert_eq!(case.plan().replay, None);
     case.put("todo-B/sync", "0");
     assert_eq!(case.plan().sync, None);
+}
+
+#[test]
+fn sync_turns_to_another_member_of_the_same_history() {
+    let digest = |c: char| alloc::string::String::from_iter([c; 32]);
+    let mut case = Case::new("B", log(3, "A"), 100);
+    case.put("syncstatus-B", "4096")
+        .put("connect-B", "A")
+        .put("data-C", "/dev/x")
+        .put("syncstatus-C", "1048576")
+        .put("replay-A", "log-000000003-A,100,0")
+        .put("replay-C", "log-000000003-A,100,0")
+        .offer("C", log(3, "A"), 100, false);
+    assert_eq!(case.plan().sync, None);
+    assert_eq!(case.plan().sync_elsewhere, Some(host("C")));
+    // What was begun there goes on there.
+    case.facts.sync_source = Some(host("C"));
+    assert_eq!(case.plan().sync, Some((host("C"), 4096)));
+    assert_eq!(case.plan().sync_elsewhere, None);
+    case.put("syncstatus-B", "0");
+    assert_eq!(case.plan().sync, None);
+    assert_eq!(case.plan().sync_elsewhere, Some(host("C")));
+    // A member of the other side of a split brain is no source.
+    case.put("version-000000002-A", &format!("{},A,50,0", digest('a')))
+        .put("version-000000002-C", &format!("{},C,50,0", digest('c')));
+    assert_eq!(case.plan().sync_elsewhere, None);
+    case.put("version-000000002-C", &format!("{},A,50,0", digest('a')));
+    assert_eq!(case.plan().sync_elsewhere, Some(host("C")));
+    case.put("syncstatus-C", "8192");
+    assert_eq!(case.plan().sync_elsewhere, None);
 }
 
 #[test]

@@ -11,7 +11,6 @@ mod sync;
 #[cfg(test)]
 mod tests;
 
-use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 
 use crate::link::{ActualKey, LinkPath, ResourceLink};
@@ -68,7 +67,8 @@ impl ResourceStatus {
         let local = NodeStatus::of(tree, &view, ctx.me, ctx);
         let mut nodes = Vec::new();
         if local.member.is_some() && !ctx.local_only {
-            nodes = joined(&view)
+            nodes = view
+                .members()
                 .into_iter()
                 .filter(|host| *host != ctx.me)
                 .map(|host| NodeStatus::of(tree, &view, host, ctx))
@@ -98,16 +98,6 @@ impl ResourceStatus {
     pub fn member_count(&self) -> usize {
         member_count(&self.nodes)
     }
-}
-
-/// Nodes that have joined. The disk of a node may be a regular file there, which is not published; its device is.
-fn joined<'a>(view: &ResourceView<'a>) -> BTreeSet<&'a HostName> {
-    view.links()
-        .filter_map(|(link, _)| match link {
-            ResourceLink::Data(host) | ResourceLink::Device(host) => Some(host),
-            _ => None,
-        })
-        .collect()
 }
 
 fn member_count(nodes: &[NodeStatus]) -> usize {
