@@ -10,7 +10,7 @@ VM_PACKAGES = bc bison dmsetup flex kmod libclang-common-14-dev libclang1-14 lib
 PROGRAMS = marsd mars-shim marsadm mars-status
 
 .DEFAULT_GOAL := help
-.PHONY: help deps build run test scenarios bench lint install clean vm-deps vm-kernel kmod vm-test vm-bench
+.PHONY: help deps build run test scenarios chaos bench lint install clean vm-deps vm-kernel kmod vm-test vm-bench
 
 help: ## Show this list
 	@echo "MARS targets:"
@@ -45,6 +45,10 @@ test: build ## Run every test: of the crates, then of whole clusters (needs root
 
 scenarios: build ## Run one cluster scenario only: make scenarios S=handover
 	$(CARGO) test --package mars-tests --test '$(or $(S),*)' -- --test-threads=1 --nocapture
+
+chaos: build ## Random life of several nodes: make chaos [SEED=7] [MINUTES=10] [NODES=4]; a seed repeats its decisions
+	@$(CARGO) run --quiet --package mars-tests --bin mars-chaos -- --seed $(or $(SEED),$$(date +%s)) \
+	    --minutes $(or $(MINUTES),10) --nodes $(or $(NODES),4)
 
 bench: deps ## Measure the data path and replication (needs root)
 	$(CARGO) build --release --workspace

@@ -4,8 +4,9 @@ use std::fs::File;
 use std::io::{Read, Seek};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use crate::cluster::RunningTime;
 use crate::error::{Context, Result, fail};
 
 /// How long a command may take unless said otherwise.
@@ -96,12 +97,12 @@ pub fn run(command: &mut Command, shown: &str, deadline: Duration) -> Result<Out
 /// # Errors
 /// The child cannot be waited for.
 pub fn wait_child(child: &mut Child, deadline: Duration) -> std::io::Result<Option<ExitStatus>> {
-    let end = Instant::now() + deadline;
+    let mut clock = RunningTime::default();
     loop {
         if let Some(status) = child.try_wait()? {
             return Ok(Some(status));
         }
-        if Instant::now() >= end {
+        if clock.passed() >= deadline {
             return Ok(None);
         }
         sleep(Duration::from_millis(3));

@@ -1,8 +1,6 @@
 //! Starts and stops marsd on a node.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
-
-use mars_core::Stamp;
+use std::time::Duration;
 
 use crate::cluster::poll;
 use crate::error::{Context, Result};
@@ -14,13 +12,13 @@ impl Node {
     /// # Errors
     /// It ends, or gives no sign of life; the error shows its last messages.
     pub fn start_marsd(&self) -> Result<Task> {
-        let begin = now()?;
-        let mut task = self.spawn("marsd", &format!("exec marsd{}", self.shim_option()))?;
         let alive = format!("alive-{}", self.name());
+        let before = self.link_stamp(&alive);
+        let mut task = self.spawn("marsd", &format!("exec marsd{}", self.shim_option()))?;
         let mut ended = false;
         let published = poll(Duration::from_secs(30), || {
             ended = !task.runs();
-            let fresh = self.link_stamp(&alive).is_some_and(|s| s >= begin);
+            let fresh = self.link_stamp(&alive) > before;
             ended || (fresh && self.link_is(&alive, "1"))
         });
         let state = if ended {
@@ -60,15 +58,4 @@ impl Node {
         })
         .context(format!("marsd on {} does not end", self.name()))
     }
-}
-
-fn now() -> Result<Stamp> {
-    let since = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .context("read the clock")?;
-    let secs = i64::try_from(since.as_secs()).context("read the clock")?;
-    // File times come from a coarser clock, which may lag by a tick.
-    let lag = Duration::from_millis(20);
-    let nanos = since.subsec_nanos().saturating_sub(lag.subsec_nanos());
-    Ok(Stamp::new(secs, nanos))
 }

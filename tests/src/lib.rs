@@ -6,6 +6,7 @@
 //! makes is removed by its supervisor process, even if the test itself is killed.
 #![forbid(unsafe_code)]
 
+pub mod chaos;
 pub mod cluster;
 pub mod command;
 pub mod daemon;

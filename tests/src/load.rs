@@ -91,7 +91,7 @@ impl Region {
             let buffer = aligned(&mut memory);
             file.read_exact_at(buffer, Self::offset(block))
                 .context(format!("read block {block} of {}", path.display()))?;
-            let n = number_of(buffer);
+            let n = number_of(self.seed, buffer);
             if n != 0 {
                 self.fill(n, &mut expected);
             }
@@ -125,16 +125,21 @@ impl Region {
     }
 }
 
-/// The write number in a block, 0 if no load has written it.
-fn number_of(block: &[u8]) -> u64 {
+/// The write number in a block, 0 if this load has not written it.
+fn number_of(seed: u64, block: &[u8]) -> u64 {
     let word = |i: usize| {
         let bytes = block.get(i * 8..i * 8 + 8).and_then(|b| b.try_into().ok());
         u64::from_le_bytes(bytes.unwrap_or_default())
     };
-    if word(0) == MAGIC { word(2) } else { 0 }
+    if word(0) == MAGIC && word(1) == seed {
+        word(2)
+    } else {
+        0
+    }
 }
 
-fn mix(value: u64) -> u64 {
+/// Scatters the bits of a number.
+pub fn mix(value: u64) -> u64 {
     let value = (value ^ (value >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let value = (value ^ (value >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     value ^ (value >> 31)

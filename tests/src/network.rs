@@ -76,15 +76,12 @@ impl Network {
         let pid = init.pid.to_string();
         // The same after every boot, as with a real card: neighbours remember it.
         let mac = format!("02:77:00:00:00:{number:02x}");
-        // The port of the node's last life may still be on its way out.
-        let made = poll(Duration::from_secs(10), || {
-            self.run(&[
-                "ip", "link", "add", &port, "type", "veth", "peer", "name", "eth0", "address",
-                &mac, "netns", &pid,
-            ])
-            .is_ok()
-        });
-        made.context(format!("{port} cannot be made"))?;
+        // The port of the node's last life stays as long as a dead connection to a peer that is cut off is not given up.
+        let _ = self.run(&["ip", "link", "delete", &port]);
+        self.run(&[
+            "ip", "link", "add", &port, "type", "veth", "peer", "name", "eth0", "address", &mac,
+            "netns", &pid,
+        ])?;
         self.run(&["ip", "link", "set", &port, "master", "br0", "up"])?;
         let commands = [
             "ip link set lo up".to_owned(),

@@ -18,6 +18,9 @@ use crate::supervisor::{INIT_FILE, NODE_MARK, kill_node};
 
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
+/// Seconds by which the clock of a node differs from that of the machine; outlives the death of the node.
+pub(crate) const CLOCK_OFFSET_FILE: &str = "/root/.clock-offset";
+
 /// A node of a cluster, booted or not.
 #[derive(Debug)]
 pub struct Node {
@@ -153,6 +156,18 @@ impl Node {
         Ok(())
     }
 
+    /// Sets the clock of the node so many seconds before (or behind) that of the machine.
+    ///
+    /// # Errors
+    /// The file with the number cannot be written.
+    pub fn set_clock(&self, offset_secs: i64) -> Result {
+        let file = self.dir.join(CLOCK_OFFSET_FILE.trim_start_matches('/'));
+        let temp = file.with_extension("tmp");
+        fs::write(&temp, format!("{offset_secs}\n"))
+            .and_then(|()| fs::rename(&temp, &file))
+            .context(format!("set the clock of {}", self.name))
+    }
+
     /// Gives the node a disk of `bytes` bytes at `path`, such as `/dev/vg-test/LV-ResA`.
     ///
     /// # Errors
@@ -187,6 +202,7 @@ impl Node {
             .args(["SHELL=/bin/bash", "LANG=C.UTF-8"])
             .arg(format!("PATH={PATH}"))
             .arg(format!("SSH_AUTH_SOCK={}", ssh::AGENT_SOCKET))
+            .arg(format!("MARS_CLOCK_OFFSET_FILE={CLOCK_OFFSET_FILE}"))
             .arg(format!(
                 "TERM={}",
                 std::env::var("TERM").unwrap_or_else(|_| "dumb".into())

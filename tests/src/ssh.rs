@@ -17,7 +17,7 @@ KbdInteractiveAuthentication no
 UsePAM no
 UseDNS no
 AllowAgentForwarding yes
-SetEnv PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+SetEnv PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin MARS_CLOCK_OFFSET_FILE=/root/.clock-offset
 ";
 
 /// Where the agent of a node listens.
