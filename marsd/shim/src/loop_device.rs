@@ -75,6 +75,9 @@ impl LoopDevice {
             .write(true)
             .open(CONTROL)
             .map_err(|e| ShimError::io("open", Path::new(CONTROL), e))?;
+        // Older kernels (6.12) give the device the size that they know of the file, and know none before they have asked.
+        nix::sys::stat::fstat(file)
+            .map_err(|e| ShimError::io("ask the size of", backing, e.into()))?;
         for _ in 0..ATTEMPTS {
             // SAFETY: the ioctl takes no argument.
             let number = unsafe { ioctl::loop_ctl_get_free(control.as_raw_fd()) }.map_err(|e| {
