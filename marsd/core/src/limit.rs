@@ -87,6 +87,12 @@ pub fn parse_memory(text: &str) -> Option<u64> {
     kib.checked_mul(1024)
 }
 
+/// The part of `total` bytes of memory that each of `users` may use if all together may use `percent`; `None`: no limit.
+pub fn memory_share(total: u64, percent: u64, users: usize) -> Option<u64> {
+    let users = u64::try_from(users).unwrap_or(u64::MAX).max(1);
+    (percent > 0).then(|| total / 100 * percent.min(100) / users)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -161,5 +167,15 @@ mod tests {
         let table = "MemTotal:        8140336 kB\nMemFree: 1 kB\n";
         assert_eq!(parse_memory(table), Some(8_140_336 * 1024));
         assert_eq!(parse_memory("MemTotal: much"), None);
+    }
+
+    #[test]
+    fn memory_is_shared_in_equal_parts() {
+        assert_eq!(memory_share(8 << 30, 0, 1), None);
+        let whole = memory_share(8_000_000_000, 20, 1);
+        assert_eq!(whole, Some(1_600_000_000));
+        assert_eq!(memory_share(8_000_000_000, 10, 1), Some(800_000_000));
+        assert_eq!(memory_share(8_000_000_000, 20, 4), Some(400_000_000));
+        assert_eq!(memory_share(8_000_000_000, 20, 0), whole);
     }
 }

@@ -4,7 +4,7 @@ use std::fs;
 
 use tokio::time::Instant;
 
-use mars_core::limit::{parse_loadavg, parse_memory};
+use mars_core::limit::{memory_share, parse_loadavg, parse_memory};
 use mars_core::param::{lower_limit, of_resource};
 use mars_core::plan::SpaceLimits;
 use mars_core::{Param, ResourceName};
@@ -144,10 +144,8 @@ impl Brain {
     fn memory_share(&self) -> Option<u64> {
         let percent = self.params.get(Param::PercentMemLimitKb);
         let text = fs::read_to_string("/proc/meminfo").ok()?;
-        let memory = parse_memory(&text).filter(|_| percent > 0)?;
         let joined = self.resources.values().filter(|r| r.pos.is_some()).count();
-        let joined = u64::try_from(joined).unwrap_or(1).max(1);
-        Some(memory / 100 * percent / joined)
+        memory_share(parse_memory(&text)?, percent, joined)
     }
 
     /// MiB that a shim may hold before it must write back; `None`: as it likes.
