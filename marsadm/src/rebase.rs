@@ -1,6 +1,7 @@
 //! Begins a copy anew: what join-resource and invalidate write so that a node starts from the source's current log
 //! with nothing synced (`symlink-spec.md` sections 4.2, 6 rule 2 and 8.5).
 
+use mars_core::gap::NO_GAP;
 use mars_core::link::ResourceLink;
 use mars_core::{HostName, LinkPath, LogName, ReplayPos, ResourceView, VersionValue};
 
@@ -74,6 +75,15 @@ pub(crate) fn edits(view: ResourceView<'_>, me: &HostName, start: &Start) -> Vec
         own(ResourceLink::Replay(me.clone())),
         replay.to_string(),
     ));
+    // What is thrown away is no base for a shorter sync, and no gap of this node is of interest any more.
+    for link in [
+        ResourceLink::SyncBase(me.clone()),
+        ResourceLink::Unlogged(me.clone()),
+    ] {
+        if view.get(link.clone()).is_some_and(|v| v != NO_GAP) {
+            edits.push(Edit::Set(own(link), NO_GAP.into()));
+        }
+    }
     edits.extend(orders);
     edits
 }

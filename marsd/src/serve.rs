@@ -1,11 +1,13 @@
 //! Serves the streams that peers open: announcements, the tree, logs and sync data.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use mars_core::unlogged::REGION_BYTES;
 use mars_core::{HostName, LogName, ResourceName};
 use mars_tree::TreeDir;
+use mars_tree::unlogged::UnloggedMap;
 use tokio::sync::mpsc::{self, UnboundedSender};
 use tokio::sync::oneshot;
 
@@ -14,6 +16,7 @@ use crate::net::{
     Incoming, MirrorSource, NetContext, ServeFuture, Service, StreamRequest, watch_server,
 };
 use crate::transfer::Transfer;
+use crate::work::sync_ranges::Ranges;
 use crate::work::{Cancel, LogBoard, SyncSource, Throttled, serve_fetch, serve_sync};
 
 /// Announcements that wait for one peer, at most.
@@ -96,7 +99,10 @@ impl Service for Serving {
                 log,
                 from,
             } => self.serve_log(resource, log, from, stream),
-            StreamRequest::Sync { resource } => self.serve_disk(resource, stream),
+            StreamRequest::Sync { resource } => self.serve_disk(resource, None, stream),
+            StreamRequest::SyncGap { resource, gap } => {
+                self.serve_disk(resource, Some(gap), stream)
+            }
         }
     }
 }
@@ -131,7 +137,8 @@ impl Serving {
         })
     }
 
-    fn serve_disk(&self, res: ResourceName, stream: Incoming) -> ServeFuture {
+    fn serve_disk(&self, res: ResourceName, gap: Option<u64>, stream: Incoming) -> ServeFuture {
+        let dir = self.dir.resource_dir(&res);
         let source = self.sources.get(&res);
         let events = self.events.clone();
         let transfer = Arc::clone(&self.transfer);
@@ -156,10 +163,20 @@ impl Serving {
                         .and_then(|answer| answer)
                 }
             };
+            let size = source.size;
+            let ranges = match gap {
+                None => None,
+                Some(gap) => Some(
+                    tokio::task::spawn_blocking(move || load_ranges(&dir, gap, size))
+                        .await
+                        .unwrap_or_else(|e| Err(e.to_string())),
+                ),
+            };
             let cancel = Cancel::new();
             let job = SyncSource {
                 disk_path: source.disk,
                 size: source.size,
+                ranges,
                 io,
                 cancel,
             };
@@ -171,4 +188,26 @@ impl Serving {
             Ok(())
         })
     }
+}
+
+/// What was written past the logs in a gap, as the map tells it, and what lies behind the end of the map.
+fn load_ranges(dir: &Path, gap: u64, size: u64) -> Result<Ranges, String> {
+    let map = UnloggedMap::load(dir)
+        .map_err(|e| e.to_string())?
+        .ok_or("there is no map of it")?;
+    if !map.header().covers(gap) {
+        return Err(format!("the map does not cover the gap {gap}"));
+    }
+    let mut ranges: Ranges = Vec::new();
+    let behind = map.header().size_bytes.min(size);
+    let behind = behind - behind % REGION_BYTES;
+    let noted = map.regions().ranges();
+    for (pos, len) in noted.into_iter().filter(|(pos, _)| *pos < behind) {
+        ranges.push((pos, len.min(behind - pos)));
+    }
+    let last = map.regions().contains(behind / REGION_BYTES);
+    if behind < size && (last || map.header().size_bytes < size) {
+        ranges.push((behind, size - behind));
+    }
+    Ok(ranges)
 }

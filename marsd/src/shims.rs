@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use mars_core::control::{Attach, Message, PROTOCOL, Reply, Request, ShimStatus, Verb};
 use mars_core::{ReplayPos, ResourceName};
 use mars_tree::control_socket::{ControlError, ControlSocket};
+use mars_tree::unlogged::UnloggedMap;
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::brain::{Event, ShimEvent};
@@ -38,6 +39,10 @@ pub struct StartJob {
     pub attach: Attach,
     /// Where the log goes on.
     pub from: ReplayPos,
+    /// Writes go past the logs from there on.
+    pub pass: bool,
+    /// What is noted of earlier writes past the logs is needed by nobody any more.
+    pub forget_map: bool,
     /// The `/dev/fuse` descriptor of a killed predecessor.
     pub fuse: Option<OwnedFd>,
     /// MiB that it may hold before it must write back; `None`: its own default.
@@ -54,18 +59,21 @@ impl ShimContext {
     pub fn start(&self, res: ResourceName, generation: u64, job: StartJob) {
         let ctx = self.clone();
         self.thread(res.clone(), generation, move || {
+            if job.forget_map {
+                forget_map(Path::new(&job.attach.log_dir));
+            }
             ctx.spawn_process(&res, job.dirty_mib)
                 .map_err(|e| format!("start {}: {e}", ctx.exe.display()))?;
             let mut link = Link::connect(&ctx, &res, generation, LISTEN_TIMEOUT)?;
             link.greet()?;
             link.ask(Verb::Attach(job.attach), job.fuse.as_ref())?;
-            let status = link.ask(
-                Verb::Log {
-                    log: job.from.log,
-                    pos: job.from.pos,
-                },
-                None,
-            )?;
+            let (log, pos) = (job.from.log, job.from.pos);
+            let verb = if job.pass {
+                Verb::PassFrom { log, pos }
+            } else {
+                Verb::Log { log, pos }
+            };
+            let status = link.ask(verb, None)?;
             Ok((link, status))
         });
     }
@@ -130,6 +138,17 @@ impl ShimContext {
             .name(format!("reap-{res}"))
             .spawn(move || child.wait())?;
         Ok(())
+    }
+}
+
+/// Empties the map of what was written past the logs, while no shim owns it.
+fn forget_map(dir: &Path) {
+    let cleared = UnloggedMap::load(dir).and_then(|map| match map {
+        Some(mut map) => map.clear(),
+        None => Ok(()),
+    });
+    if let Err(e) = cleared {
+        tracing::warn!("{e}");
     }
 }
 

@@ -88,10 +88,141 @@ fn come_back(cluster: &Cluster, a: &Node, b: &Node) -> Result {
     a.run("rm /mars/.ballast")?;
     a.run(&format!("marsadm primary {RESOURCE}"))?;
     cluster.wait_device(a)?;
-    cluster.wait("logging is back", 60, || {
-        a.link_is(&format!("jammed-{}", a.name()), "0")
-    })?;
+    logging_is_back(cluster, a)?;
     cluster.wait_caught_up(RESOURCE, a, b, 120)?;
     holds_all(a, DEVICE, 1)?;
     same_disks(a, b, DISK)
+}
+
+fn logging_is_back(cluster: &Cluster, a: &Node) -> Result {
+    cluster
+        .wait("logging is back", 60, || {
+            a.link_is(&format!("jammed-{}", a.name()), "0")
+        })
+        .map(drop)
+}
+
+/// Runs fio on the device; it reads back and verifies all that it has written.
+fn fio(node: &Node, name: &str, from_mib: u64, size_mib: u64, options: &str) -> Result {
+    let script = format!(
+        "fio --name={name} --filename={DEVICE} --rw=randwrite --bs=4k --direct=1 --ioengine=libaio --iodepth=16 \
+         --offset={from_mib}M --size={size_mib}M --verify=crc32c --verify_fatal=1 --output-format=terse {options}"
+    );
+    let text = node
+        .try_run_for(&script, Duration::from_secs(120))?
+        .good()?;
+    assert!(!text.contains("verify:"), "{text}");
+    Ok(())
+}
+
+/// Bytes compared and received by the last sync that a node has reported.
+fn last_sync(node: &Node) -> (u64, u64) {
+    let log = node.log("marsd");
+    let line = log.lines().rev().find(|l| l.contains("bytes compared"));
+    let numbers: Vec<u64> = line
+        .and_then(|l| l.split_once("synced: "))
+        .map_or("", |(_, rest)| rest)
+        .split_whitespace()
+        .filter_map(|word| word.parse().ok())
+        .collect();
+    (numbers[0], numbers[1])
+}
+
+/// Fills `/mars` while the cable is cut, until writes go past the logs.
+fn run_full(cluster: &Cluster, a: &Node, name: &str) -> Result {
+    fio(a, name, 0, 8, "--loops=10")?;
+    let jammed = format!("jammed-{}", a.name());
+    cluster
+        .wait("the emergency is shown", 30, || a.link_is(&jammed, "1"))
+        .map(drop)
+}
+
+/// Without giving the device up: it stays open all the time.
+fn log_again(cluster: &Cluster, a: &Node) -> Result {
+    a.run("rm -f /mars/.ballast")?;
+    a.run(&format!("marsadm secondary {RESOURCE}"))?;
+    a.run(&format!("marsadm primary {RESOURCE}"))?;
+    logging_is_back(cluster, a)
+}
+
+#[test]
+fn the_way_back_syncs_what_was_written_meanwhile_and_no_more() -> Result {
+    scenario(&PAIR, |cluster| {
+        let (a, b) = (&cluster[0], &cluster[1]);
+        small_mars(a)?;
+        a.run("fallocate -l 40M /mars/.ballast")?;
+        cluster.replicate(256 << 20)?;
+        let mut holder = a.spawn("holder", &format!("exec 3<>{DEVICE}; echo open; sleep 600"))?;
+        cluster.wait("the device is open", 10, || {
+            holder.output().contains("open")
+        })?;
+        cluster.cut(a, b)?;
+        run_full(cluster, a, "fill")?;
+        // Both processes die in the middle of it, one after the other.
+        let written = 16u64 << 20;
+        fio(a, "first", 64, 8, "")?;
+        a.kill9("mars-shim")?;
+        fio(a, "second", 128, 4, "")?;
+        a.kill9("marsd")?;
+        let mut marsd = a.start_marsd()?;
+        fio(a, "third", 192, 4, "")?;
+        cluster.heal(a, b)?;
+        cluster.wait("the other node is marked", 60, || !b.is_synced(RESOURCE))?;
+        log_again(cluster, a)?;
+        cluster.wait_caught_up(RESOURCE, a, b, 60)?;
+        let (compared, received) = last_sync(b);
+        println!(
+            "written in the emergency: {written} bytes and the end of the filling; compared {compared}, received {received}"
+        );
+        assert!(received < 3 * written, "{received} bytes for {written}");
+        assert!(compared < 3 * written, "{compared} bytes for {written}");
+        assert!(holder.runs(), "the device was open all the time");
+        same_disks(a, b, DISK)?;
+        cluster.wait("nothing is left to be known of the gap", 30, || {
+            a.own(RESOURCE, "unlogged").as_deref() == Some("none")
+        })?;
+        assert!(marsd.runs());
+        a.kill9("sleep").map(drop)
+    })
+}
+
+#[test]
+fn a_second_emergency_before_the_way_back_and_a_damaged_map() -> Result {
+    scenario(&PAIR, |cluster| {
+        let (a, b) = (&cluster[0], &cluster[1]);
+        small_mars(a)?;
+        a.run("fallocate -l 40M /mars/.ballast")?;
+        cluster.replicate(64 << 20)?;
+        cluster.cut(a, b)?;
+        run_full(cluster, a, "fill")?;
+        fio(a, "first", 16, 2, "")?;
+        log_again(cluster, a)?;
+        fio(a, "between", 20, 2, "")?;
+        a.run("dd if=/dev/zero of=/mars/.ballast bs=64k status=none; true")?;
+        run_full(cluster, a, "again")?;
+        fio(a, "second", 24, 2, "")?;
+        log_again(cluster, a)?;
+        cluster.heal(a, b)?;
+        cluster.wait("all gaps are crossed", 90, || {
+            a.own(RESOURCE, "unlogged").as_deref() == Some("none")
+        })?;
+        cluster.wait_caught_up(RESOURCE, a, b, 60)?;
+        same_disks(a, b, DISK)?;
+        let log = b.log("marsd");
+        assert_eq!(log.matches("past its logs in place of log").count(), 2);
+        assert!(!log.contains("everything is synced"), "{log}");
+        cluster.cut(a, b)?;
+        a.run("dd if=/dev/zero of=/mars/.ballast bs=64k status=none; true")?;
+        run_full(cluster, a, "third")?;
+        a.run(&format!(
+            "printf x | dd of=/mars/resource-{RESOURCE}/.unlogged bs=1 seek=5000 conv=notrunc status=none"
+        ))?;
+        log_again(cluster, a)?;
+        cluster.heal(a, b)?;
+        cluster.wait("everything is synced", 60, || {
+            b.log("marsd").contains("everything is synced anew")
+        })?;
+        cluster.wait_caught_up(RESOURCE, a, b, 90)?;
+        same_disks(a, b, DISK)
+    })
 }

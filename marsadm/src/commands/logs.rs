@@ -37,6 +37,15 @@ pub(crate) fn rotate(ctx: &mut Context, res: &ResourceName) -> Result<()> {
         ));
         return Ok(());
     }
+    if view.gaps_of(&me).contains(newest.seq + 1) {
+        return Err(AdmError::refused(format!(
+            "{me} writes past its logs since it had no room for them"
+        ))
+        .link(format!("resource-{res}/unlogged-{me}"))
+        .remedy(format!(
+            "make room in the tree, then: marsadm secondary {res}; marsadm primary {res}"
+        )));
+    }
     let next = LogName::new(newest.seq + 1, &me);
     ctx.apply(&[Edit::NewLog(res.clone(), next.clone())])?;
     ctx.done(&format!(

@@ -61,6 +61,14 @@ pub enum Verb {
         /// Wanted state.
         on: bool,
     },
+    /// Without a log: the disk holds all of `log` before `pos`, and all older logs; the device appears, and writes go
+    /// straight to the disk.
+    PassFrom {
+        /// The log.
+        log: LogName,
+        /// Position of the disk in it.
+        pos: u64,
+    },
     /// Sets the size of the device in bytes; it can only grow.
     Resize {
         /// New size in bytes.

@@ -10,6 +10,7 @@
 extern crate alloc;
 
 pub mod control;
+pub mod gap;
 pub mod limit;
 pub mod link;
 #[allow(clippy::cast_possible_truncation, clippy::cast_possible_wrap)] // shared with the kernel: casts are commented there

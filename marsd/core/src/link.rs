@@ -4,6 +4,7 @@
 use alloc::string::{String, ToString};
 use core::fmt;
 
+use crate::gap::{Gaps, SyncBase};
 use crate::name::{HostName, ResourceName};
 use crate::param::Param;
 use crate::position::{ReplayPos, ValueError, split_serial};
@@ -130,6 +131,10 @@ pub enum ResourceLink {
     VerifyStatus(HostName),
     /// Ours: log position from which a finished sync is consistent, in the form of a replay link.
     SyncPos(HostName),
+    /// Ours: what was synced when a gap in the logs was noticed.
+    SyncBase(HostName),
+    /// Ours: gaps in the logs that a node made by writing past them.
+    Unlogged(HostName),
     /// Real size of the disk in bytes.
     ActSize(HostName),
     /// Peer to sync from.
@@ -185,6 +190,8 @@ impl ResourceLink {
             "syncstatus" => Self::SyncStatus(host),
             "verifystatus" => Self::VerifyStatus(host),
             "syncpos" => Self::SyncPos(host),
+            "syncbase" => Self::SyncBase(host),
+            "unlogged" => Self::Unlogged(host),
             "actsize" => Self::ActSize(host),
             "connect" => Self::Connect(host),
             "replay" => Self::Replay(host),
@@ -203,6 +210,8 @@ impl ResourceLink {
             | Self::SyncStatus(h)
             | Self::VerifyStatus(h)
             | Self::SyncPos(h)
+            | Self::SyncBase(h)
+            | Self::Unlogged(h)
             | Self::ActSize(h)
             | Self::Connect(h)
             | Self::Replay(h)
@@ -225,6 +234,8 @@ impl fmt::Display for ResourceLink {
             Self::SyncStatus(h) => write!(f, "syncstatus-{h}"),
             Self::VerifyStatus(h) => write!(f, "verifystatus-{h}"),
             Self::SyncPos(h) => write!(f, "syncpos-{h}"),
+            Self::SyncBase(h) => write!(f, "syncbase-{h}"),
+            Self::Unlogged(h) => write!(f, "unlogged-{h}"),
             Self::ActSize(h) => write!(f, "actsize-{h}"),
             Self::Connect(h) => write!(f, "connect-{h}"),
             Self::Replay(h) => write!(f, "replay-{h}"),
@@ -343,12 +354,13 @@ impl LinkPath {
                 | R::Todo(..)
                 | R::Verify(_)
                 | R::Default(..) => Scope::Shared,
-                R::Version(_, h) | R::Actual(h, _) => Scope::Owned(h),
+                R::Version(_, h) | R::Actual(h, _) | R::Unlogged(h) => Scope::Owned(h),
                 R::Data(h)
                 | R::Device(h)
                 | R::SyncStatus(h)
                 | R::VerifyStatus(h)
                 | R::SyncPos(h)
+                | R::SyncBase(h)
                 | R::ActSize(h)
                 | R::Replay(h) => Scope::HostOnly(h),
             },
@@ -388,6 +400,8 @@ impl LinkPath {
                 R::Connect(_) => name_value(HostName::new(value), value),
                 R::Replay(_) | R::SyncPos(_) => ReplayPos::parse(value).map(drop),
                 R::Version(..) => VersionValue::parse(value).map(drop),
+                R::SyncBase(_) => SyncBase::parse(value).map(drop),
+                R::Unlogged(_) => Gaps::parse(value).map(drop),
                 R::Todo(..) => parse_switch(value).map(drop),
                 R::Verify(_) => VerifyOrder::parse(value).map(drop),
                 R::Default(_, param) => check_setting(*param, value),

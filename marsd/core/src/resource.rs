@@ -3,11 +3,13 @@
 use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 
+use crate::gap::{Gaps, SyncBase};
 use crate::link::{
     ActualKey, LinkPath, ResourceLink, Switch, parse_bytes, parse_primary, parse_switch,
 };
 use crate::name::{HostName, ResourceName};
 use crate::position::{LogName, ReplayPos};
+use crate::stamp::Stamp;
 use crate::tree::Tree;
 use crate::verify::{VerifyAnswer, VerifyOrder};
 use crate::version::VersionValue;
@@ -71,6 +73,41 @@ impl<'a> ResourceView<'a> {
     pub fn sync_pos(&self, host: &HostName) -> Option<ReplayPos> {
         self.get(ResourceLink::SyncPos(host.clone()))
             .and_then(|v| ReplayPos::parse(v).ok())
+    }
+
+    /// What `host` had synced when it noticed the gap before it.
+    pub fn sync_base(&self, host: &HostName) -> Option<SyncBase> {
+        self.get(ResourceLink::SyncBase(host.clone()))
+            .and_then(|v| SyncBase::parse(v).ok().flatten())
+    }
+
+    /// Gaps in the logs that `host` made.
+    pub fn gaps_of(&self, host: &HostName) -> Gaps {
+        self.get(ResourceLink::Unlogged(host.clone()))
+            .and_then(|v| Gaps::parse(v).ok())
+            .unwrap_or_default()
+    }
+
+    /// The nodes that made gaps, and these.
+    pub fn all_gaps(&self) -> impl Iterator<Item = (&'a HostName, Gaps)> + use<'a> {
+        self.links().filter_map(|(link, value)| match link {
+            ResourceLink::Unlogged(host) => Some((host, Gaps::parse(value).ok()?)),
+            _ => None,
+        })
+    }
+
+    /// Stamp of the list of gaps of `host`.
+    pub fn gaps_stamp(&self, host: &HostName) -> Option<Stamp> {
+        self.stamp(ResourceLink::Unlogged(host.clone()))
+    }
+
+    /// Stamp of the link that names the primary.
+    pub fn primary_stamp(&self) -> Option<Stamp> {
+        self.stamp(ResourceLink::Primary)
+    }
+
+    fn stamp(&self, link: ResourceLink) -> Option<Stamp> {
+        self.tree.stamp(&LinkPath::res(self.name, link))
     }
 
     /// Real size of the disk of `host`.

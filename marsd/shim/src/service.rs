@@ -157,6 +157,7 @@ impl Service {
                 self.command(tick, |reply| Command::PassThrough { reply })?;
                 self.serve(tick)?;
             }
+            Verb::PassFrom { log, pos } => self.pass_from(log, *pos, tick)?,
             // The next Log verb goes back to logging.
             Verb::PassThrough { on: false } => {
                 self.need_attached()?;
@@ -256,12 +257,7 @@ impl Service {
             let name = name.clone();
             return self.command(tick, |reply| Command::Switch { name, log, reply });
         }
-        // Without room for them logging may still go well.
-        let prepared = prepare_passed(dir)
-            .and_then(|()| UnloggedMap::prepare(dir, snapshot.size_bytes).map(drop));
-        if let Err(e) = prepared {
-            tracing::warn!("{e}; if writes have to go past the logs, all will count as written");
-        }
+        prepare_passing(dir, snapshot.size_bytes);
         if state != ShimState::Attached {
             let log = open_new(&path, snapshot.size_bytes)?;
             let logs = vec![(name.clone(), log)];
@@ -285,6 +281,26 @@ impl Service {
             );
             self.command(tick, |reply| Command::PassThrough { reply })?;
         }
+        self.serve(tick)
+    }
+
+    /// Serves the device without a log.
+    fn pass_from(&mut self, log: &LogName, pos: u64, tick: Tick<'_>) -> Result<(), ShimError> {
+        let attached = self.need_attached()?;
+        let snapshot = attached.engine.snapshot();
+        let dir = PathBuf::from(&attached.args.log_dir);
+        if snapshot.state != ShimState::Attached {
+            let why = format!("passing by cannot begin in state {:?}", snapshot.state);
+            return Err(ShimError::Invalid(why));
+        }
+        prepare_passing(&dir, snapshot.size_bytes);
+        let log = log.clone();
+        self.command(tick, |reply| Command::PassFrom {
+            dir,
+            log,
+            pos,
+            reply,
+        })?;
         self.serve(tick)
     }
 
@@ -493,4 +509,13 @@ fn gone(device: &LoopDevice) -> Result<bool, ShimError> {
         std::thread::sleep(Duration::from_millis(10));
     }
     Ok(!device.keep()?)
+}
+
+/// Makes what pass-through needs, while there is room. Without room for it logging may still go well.
+fn prepare_passing(dir: &Path, size_bytes: u64) {
+    let prepared =
+        prepare_passed(dir).and_then(|()| UnloggedMap::prepare(dir, size_bytes).map(drop));
+    if let Err(e) = prepared {
+        tracing::warn!("{e}; if writes have to go past the logs, all will count as written");
+    }
 }

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use common::blocks::{Random, assert_same, content, open_direct, random_write, write_at};
 use common::{MIB, Rig, run, wait_for};
-use mars_core::control::{ShimState, Verb};
+use mars_core::control::{Refusal, ShimState, Verb};
 use mars_core::unlogged::{REGION_BYTES, regions_of};
 use mars_tree::unlogged::{UnloggedMap, unlogged_path};
 
@@ -151,4 +151,33 @@ fn without_a_good_map_writers_see_no_error_and_nobody_believes_it() {
     assert_same(&content(&rig.device(), rig.size), &model, "device");
     drop(file);
     rig.stop();
+}
+
+#[test]
+fn a_successor_without_a_log_goes_on_passing_through_and_logs_again() {
+    let mut rig = Rig::serving(16 * MIB);
+    let file = open_direct(&rig.device());
+    write_at(&file, 0, &[1; 4096]).unwrap();
+    pass_through(&mut rig);
+    write_at(&file, MIB, &[2; 4096]).unwrap();
+    let end = rig.last.as_ref().unwrap().logs[0].logged;
+    rig.kill();
+    let held = rig.held.take();
+    rig.start();
+    rig.attach(held).unwrap();
+    let (log, pos) = (common::log_name(1), end);
+    let status = rig.send(Verb::PassFrom { log, pos }, None).unwrap();
+    assert_eq!(status.state, ShimState::PassThrough);
+    write_at(&file, 5 * MIB, &[3; 4096]).unwrap();
+    let noted = map(&rig).regions().ranges();
+    assert_eq!(noted, [(MIB, REGION_BYTES), (5 * MIB, REGION_BYTES)]);
+    let refused = rig.send(Verb::Stop, None).unwrap_err();
+    assert!(matches!(refused, Refusal::Busy { .. }), "{refused}");
+    let status = rig.log(3, 0).unwrap();
+    assert_eq!(status.state, ShimState::Logging);
+    write_at(&file, 6 * MIB, &[4; 4096]).unwrap();
+    assert_eq!(map(&rig).regions().ranges(), noted);
+    drop(file);
+    let status = rig.stop();
+    assert_eq!(status.logs[0].logged, 4180);
 }

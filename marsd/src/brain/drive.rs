@@ -6,7 +6,7 @@ use std::time::Duration;
 use mars_tree::source::load_sync_source;
 use tokio::time::Instant;
 
-use mars_core::plan::{Facts, LogOffer, Plan, SwitchStep, plan, position_links, publish};
+use mars_core::plan::{Facts, LogOffer, Plan, ShimPlan, SwitchStep, plan, position_links, publish};
 use mars_core::{HostName, LinkPath, LogName, ReplayPos, ResourceName};
 
 use super::Brain;
@@ -42,7 +42,13 @@ impl Brain {
                 None
             }));
         }
-        let facts = res.facts(offers, self.exhausted, now);
+        self.refresh_passed(name, now);
+        self.publish_gap(name);
+        let view = self.tree.resource(name);
+        let Some(res) = self.resources.get_mut(name) else {
+            return;
+        };
+        let facts = res.facts(offers, self.space, now);
         let mut plan = plan(view, &facts, &self.me);
         if matches!(res.shim, Shim::Starting(_)) {
             plan = Plan::default();
@@ -80,6 +86,12 @@ impl Brain {
 
     fn act(&mut self, name: &ResourceName, plan: Plan, now: Instant) {
         self.act_replay(name, plan.replay.as_ref());
+        if let Some(base) = &plan.mark {
+            self.mark_for_gap(name, base);
+        }
+        if let Some(step) = &plan.rebase {
+            self.rebase(name, step);
+        }
         self.act_fetch(name, plan.fetch, now);
         self.act_sync(name, plan.sync, now);
         let busy = self
@@ -96,7 +108,7 @@ impl Brain {
                 self.stand_at(name, &other);
             }
         }
-        let stopping_only = !matches!(plan.shim, mars_core::plan::ShimPlan::Start(_));
+        let stopping_only = !matches!(plan.shim, ShimPlan::Start(_) | ShimPlan::Pass(_));
         if stopping_only || !busy {
             self.act_shim(name, plan.shim, now);
         }
@@ -107,6 +119,9 @@ impl Brain {
         tracing::info!(resource = %name, "{} ends at byte {}, {} follows", step.finished.log, step.finished.pos, step.next);
         let next = ReplayPos::new(step.next.clone(), 0);
         for (pos, end) in [(&step.finished, step.finished.pos), (&next, 0)] {
+            if *pos == next && !self.bridge_gap(name, &step.finished, &step.next) {
+                return;
+            }
             for (link, value) in position_links(self.tree.resource(name), pos, end, &self.me) {
                 self.set_link(LinkPath::res(name, link), &value);
             }
@@ -192,7 +207,7 @@ impl Brain {
         let Some(res) = self.resources.get(name) else {
             return;
         };
-        let facts = res.facts(BTreeMap::new(), self.exhausted, Instant::now());
+        let facts = res.facts(BTreeMap::new(), self.space, Instant::now());
         self.write_published(name, &facts);
     }
 

@@ -132,6 +132,8 @@ pub enum WorkEvent {
     },
     /// The sync ended: the position from which it is consistent, or why it stopped.
     SyncEnded(Result<ReplayPos, String>),
+    /// The source cannot tell what was written in a gap: why.
+    NoRanges(String),
     /// A comparison needs something.
     VerifyAsks(VerifyAsk),
     /// A comparison has got so far, in bytes.

@@ -3,7 +3,7 @@
 use std::fs;
 use tokio::time::Instant;
 
-use mars_core::link::{ResourceLink, Scope};
+use mars_core::link::Scope;
 use mars_core::tree::Problem;
 use mars_core::{HostName, LinkPath, LogName, ResourceName, Stamp, Tree};
 use mars_tree::wall_clock;
@@ -161,7 +161,6 @@ impl Brain {
             Ok(lock) => lock,
             Err(e) => return self.warn_once("lock", &e.to_string()),
         };
-        let lagging = self.lagging_behind_jams(staged, &news);
         let tomorrow = wall_clock().secs.saturating_add(24 * 60 * 60);
         for (path, value, stamp) in news {
             if stamp.secs > tomorrow {
@@ -183,49 +182,6 @@ impl Brain {
             }
         }
         drop(lock);
-        for res in lagging {
-            tracing::error!(resource = %res, "the primary has written past its logs for lack of space: this disk is synced anew");
-            self.set_link(
-                LinkPath::res(&res, ResourceLink::SyncStatus(self.me.clone())),
-                "0",
-            );
-        }
-    }
-
-    /// Resources whose primary has passed writes by its logs (`symlink-spec.md` section 8.6): what this node has
-    /// replayed of them says nothing any more. A change of `jammed-P` in either direction tells it, so also who was
-    /// away meanwhile sees it.
-    fn lagging_behind_jams(
-        &self,
-        staged: &Tree,
-        news: &[(LinkPath, String, Stamp)],
-    ) -> Vec<ResourceName> {
-        let jams: Vec<&HostName> = news
-            .iter()
-            .filter_map(|(path, value, _)| match path {
-                LinkPath::Jammed(host) if value == "1" || self.tree.links.contains_key(path) => {
-                    Some(host)
-                }
-                _ => None,
-            })
-            .collect();
-        if jams.is_empty() {
-            return Vec::new();
-        }
-        self.tree
-            .resources()
-            .filter(|name| {
-                let view = self.tree.resource(name);
-                let synced = view.sync_status(&self.me).is_some_and(|done| done > 0);
-                let primaries = [view.primary(), staged.resource(name).primary()];
-                let concerned = |p: &Option<Option<HostName>>| match p {
-                    Some(Some(primary)) => jams.contains(&primary),
-                    Some(None) => true,
-                    None => false,
-                };
-                synced && !view.is_designated_primary(&self.me) && primaries.iter().any(concerned)
-            })
-            .collect()
     }
 
     /// Warns about a path, once for each different cause.

@@ -2,6 +2,7 @@
 
 mod drive;
 mod event;
+mod gap;
 mod links;
 mod offers;
 mod params;
@@ -74,6 +75,15 @@ pub struct Setup {
     pub events: UnboundedSender<Event>,
 }
 
+/// What is known of the room in `/mars`.
+#[derive(Debug, Clone, Copy, Default)]
+struct Space {
+    /// Below the limit.
+    exhausted: bool,
+    /// Nothing is left.
+    full: bool,
+}
+
 /// The state of the daemon; all of it can be found again from the tree and the shims.
 pub struct Brain {
     me: HostName,
@@ -100,7 +110,7 @@ pub struct Brain {
     peers_dirty: bool,
     orders_dirty: bool,
     warned: HashMap<String, String>,
-    exhausted: bool,
+    space: Space,
     alive_at: Option<Instant>,
     reloaded_at: Instant,
     ticks: u64,
@@ -146,7 +156,7 @@ impl Brain {
             peers_dirty: true,
             orders_dirty: true,
             warned: HashMap::new(),
-            exhausted: false,
+            space: Space::default(),
             alive_at: None,
             reloaded_at: now,
             ticks: 0,

@@ -8,11 +8,12 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use mars_core::control::{Request, Resume, ShimStatus, Verb};
-use mars_core::plan::{Facts, LogOffer, Plan, Published, ShimFacts, ShimPlan};
+use mars_core::plan::{Facts, GapSync, LogOffer, Plan, Published, ShimFacts, ShimPlan, SyncFrom};
 use mars_core::{HostName, LogName, ReplayPos, ReplayPos as Pos, ResourceName, ResourceView};
 use mars_tree::control_socket::ControlSocket;
 use tokio::sync::{oneshot, watch};
 
+use super::Space;
 use super::verify::Verify;
 use crate::shims::FIRST_BRAIN_ID;
 use crate::work::{Cancel, FetchProgress, RateMeter};
@@ -112,6 +113,7 @@ pub(super) struct FetchRun {
 pub(super) struct SyncRun {
     pub(super) run: u64,
     pub(super) peer: HostName,
+    pub(super) gap: Option<GapSync>,
     pub(super) cancel: Cancel,
     /// Value of `syncstatus` as this run wrote it last; anything else there means: throw the progress away.
     pub(super) written: u64,
@@ -144,6 +146,8 @@ pub(super) struct Res {
     pub(super) sync_source: Option<Option<HostName>>,
     /// Since when the peer to sync from cannot be read from, though another can.
     pub(super) sync_blocked: Option<Instant>,
+    /// The log of the position that was last looked for, and the log behind which writes went past the logs.
+    pub(super) passed: Option<(LogName, Option<LogName>)>,
     pub(super) seen: Published,
     pub(super) replay_meter: RateMeter,
     pub(super) fetch_meter: RateMeter,
@@ -169,7 +173,10 @@ impl Res {
         };
         let changed = link != self.link;
         self.link.clone_from(&link);
-        if matches!(self.shim, Shim::Off) && (changed || self.pos.is_none()) {
+        let idle = matches!(self.shim, Shim::Off);
+        // A shim that was adopted and has no log does not tell where the disk stands.
+        let untold = self.pos.is_none() && matches!(self.shim, Shim::Off | Shim::Up(_));
+        if (idle && changed) || untold {
             self.stop_replay();
             self.pos = link;
             self.log_end = None;
@@ -189,8 +196,17 @@ impl Res {
             plan.replay = None;
             plan.switch = None;
             plan.shim = ShimPlan::Keep;
-            plan.sync = Some((peer, 0));
+            plan.sync = Some(SyncFrom {
+                peer,
+                start: 0,
+                gap: None,
+            });
         }
+    }
+
+    /// The log behind which the writes of this node went past the logs.
+    pub(super) fn passed_log(&self) -> Option<LogName> {
+        self.passed.as_ref().and_then(|(_, log)| log.clone())
     }
 
     /// Stops the replay; it reports its end.
@@ -204,7 +220,7 @@ impl Res {
     pub(super) fn facts(
         &self,
         offers: BTreeMap<HostName, Vec<LogOffer>>,
-        exhausted: bool,
+        space: Space,
         now: Instant,
     ) -> Facts {
         let shim = match &self.shim {
@@ -231,8 +247,10 @@ impl Res {
             verifying: self.verify.holds(),
             offers,
             failed,
-            exhausted,
             paused: self.paused.clone(),
+            exhausted: space.exhausted,
+            full: space.full,
+            passed: self.passed_log(),
         }
     }
 

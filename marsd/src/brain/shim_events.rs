@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use mars_core::control::{Attach, LogStatus, Refusal, ShimState, ShimStatus, Verb};
 use mars_core::log_format::LogTime;
 use mars_core::plan::{ShimPlan, is_consistent, position_links, shim_position};
-use mars_core::{LinkPath, ReplayPos, ResourceName};
+use mars_core::{LinkPath, LogName, ReplayPos, ResourceName};
 
 use super::res::{PositionQuery, Res, Shim, ShimUp};
 use super::{Brain, ShimEvent};
@@ -45,8 +45,10 @@ impl Brain {
 
     /// Carries out what the plan wants of the shim.
     pub(super) fn act_shim(&mut self, name: &ResourceName, plan: ShimPlan, now: Instant) {
-        if let ShimPlan::Start(from) = plan {
-            return self.start_shim(name, from);
+        match plan {
+            ShimPlan::Start(from) => return self.start_shim(name, from, false),
+            ShimPlan::Pass(from) => return self.start_shim(name, from, true),
+            _ => {}
         }
         let Some(Shim::Up(up)) = self.resources.get_mut(name).map(|r| &mut r.shim) else {
             return;
@@ -56,15 +58,22 @@ impl Brain {
             ShimPlan::Rotate(log) => Verb::Log { log, pos: 0 },
             ShimPlan::Resize(size_bytes) => Verb::Resize { size_bytes },
             ShimPlan::Stop => Verb::Stop,
-            ShimPlan::Keep | ShimPlan::Start(_) => return,
+            ShimPlan::Keep | ShimPlan::Start(_) | ShimPlan::Pass(_) => return,
         };
-        if !quiet {
+        if quiet {
+            return;
+        }
+        if matches!(&verb, Verb::Log { log, .. } if !self.leave_gap(name, log)) {
+            return;
+        }
+        if let Some(Shim::Up(up)) = self.resources.get_mut(name).map(|r| &mut r.shim) {
             up.stopping = verb == Verb::Stop;
             up.pending = Some(up.send(verb));
         }
     }
 
-    fn start_shim(&mut self, name: &ResourceName, from: ReplayPos) {
+    fn start_shim(&mut self, name: &ResourceName, from: ReplayPos, pass: bool) {
+        let known = self.tree.resource(name).gaps_of(&self.me).last();
         let view = self.tree.resource(name);
         let (Some(disk), Some(size_bytes)) = (view.data(&self.me), view.size_bytes()) else {
             return;
@@ -102,6 +111,8 @@ impl Brain {
         let job = StartJob {
             attach,
             from,
+            pass,
+            forget_map: known.is_none() && !pass,
             fuse,
             dirty_mib,
         };
@@ -243,8 +254,12 @@ impl Brain {
         let Some(res) = self.resources.get_mut(name) else {
             return;
         };
+        let jammed = res.is_jammed();
         if let Shim::Up(up) = &mut res.shim {
             up.status.clone_from(status);
+        }
+        if res.is_jammed() != jammed {
+            self.check_space();
         }
         self.dirty.insert(name.clone());
         let Some(new) = shim_position(status) else {
@@ -277,6 +292,22 @@ impl Brain {
         if switched {
             self.publish_now(name);
         }
+    }
+
+    /// Before a shim that passes through goes on with `next`: the links of the log before the gap, and of the gap; false if
+    /// that failed.
+    fn leave_gap(&mut self, name: &ResourceName, next: &LogName) -> bool {
+        let Some(pos) = self.resources.get(name).and_then(|r| r.pos.clone()) else {
+            return false;
+        };
+        if next.seq > pos.log.seq + 1 {
+            for (link, value) in position_links(self.tree.resource(name), &pos, pos.pos, &self.me) {
+                if !self.set_and_check(LinkPath::res(name, link), &value) {
+                    return false;
+                }
+            }
+        }
+        self.bridge_gap(name, &pos, next)
     }
 
     /// Writes the last version link of a log, once, when it is wholly on the disk.
@@ -328,6 +359,9 @@ impl Brain {
 }
 
 fn end_of(status: &ShimStatus) -> Result<ReplayPos, String> {
+    if status.state != ShimState::Logging {
+        return Err("the source writes past its logs".into());
+    }
     let log = status.logs.last().ok_or("the shim has no log")?;
     Ok(ReplayPos::new(log.log.clone(), log.logged))
 }

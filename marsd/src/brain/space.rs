@@ -6,17 +6,23 @@ use std::os::unix::fs::OpenOptionsExt;
 use mars_core::plan::{SpaceStep, plan_space};
 use mars_core::{LinkPath, LogName, Param, ResourceName};
 
-use super::Brain;
 use super::res::Res;
+use super::{Brain, Space};
+
+/// With so many KiB of free space nothing new is begun there.
+const FULL_KIB: i64 = 512;
 
 impl Brain {
     /// Publishes what is left.
     pub(super) fn check_space(&mut self) {
         let Some(rest) = self.rest_kib() else { return };
-        self.exhausted = rest <= 0;
+        self.note_space(rest);
         let flag = |on: bool| if on { "1" } else { "0" };
         let jammed = self.resources.values().any(Res::is_jammed);
-        self.set_link(LinkPath::Exhausted(self.me.clone()), flag(self.exhausted));
+        self.set_link(
+            LinkPath::Exhausted(self.me.clone()),
+            flag(self.space.exhausted),
+        );
         self.set_link(LinkPath::Jammed(self.me.clone()), flag(jammed));
         self.set_link(LinkPath::RestSpace(self.me.clone()), &rest.to_string());
     }
@@ -24,6 +30,7 @@ impl Brain {
     /// Rotates logs and orders the deletion of those that nobody needs, before there is no room for more.
     pub(super) fn make_room(&mut self) {
         let Some(rest) = self.rest_kib() else { return };
+        self.note_space(rest);
         let bytes = u64::try_from(rest).unwrap_or(0).saturating_mul(1024);
         for step in plan_space(&self.tree, &self.me, bytes, |res| self.space_limits(res)) {
             match step {
@@ -38,6 +45,15 @@ impl Brain {
                 }
             }
         }
+    }
+
+    fn note_space(&mut self, rest: i64) {
+        let limit = self.params.get(Param::FreeSpaceMb).saturating_mul(1024);
+        let free = rest.saturating_add(i64::try_from(limit).unwrap_or(i64::MAX));
+        self.space = Space {
+            exhausted: rest <= 0,
+            full: free <= FULL_KIB,
+        };
     }
 
     /// Free KiB above the limit.
@@ -60,6 +76,9 @@ impl Brain {
     }
 
     fn begin_log(&mut self, res: &ResourceName, log: &LogName) {
+        if self.resources.get(res).is_some_and(Res::is_jammed) {
+            return;
+        }
         let path = self.dir.log_path(res, log);
         let made = OpenOptions::new()
             .write(true)
@@ -76,7 +95,7 @@ impl Brain {
     }
 
     /// The highest order given or acknowledged so far. A node begins with the acknowledgement `1`, which is none.
-    fn highest_order(&self) -> u64 {
+    pub(super) fn highest_order(&self) -> u64 {
         self.tree
             .links
             .iter()

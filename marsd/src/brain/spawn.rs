@@ -5,6 +5,7 @@ use tokio::time::Instant;
 
 use mars_core::link::ResourceLink;
 use mars_core::log_format::LogTime;
+use mars_core::plan::SyncFrom;
 use mars_core::{HostName, LinkPath, LogName, ReplayPos, ResourceName};
 use mars_tree::passed::load_passed;
 use mars_tree::source::store_sync_source;
@@ -16,7 +17,8 @@ use super::{Brain, Event, WorkEvent};
 use crate::net::{PeerConn, StreamRequest};
 use crate::work::{
     Cancel, FetchJob, FetchProgress, ReplayControl, ReplayError, ReplayJob, ReplayReason,
-    ReplayUntil, SyncJob, SyncProgress, Throttled, Traffic, fetch, prepare_fetch, replay, sync,
+    ReplayUntil, SyncError, SyncJob, SyncProgress, Throttled, Traffic, fetch, prepare_fetch,
+    replay, sync,
 };
 
 /// Where a worker reports to, and as which run.
@@ -188,24 +190,20 @@ impl Brain {
     }
 
     /// Syncs from `want`, or not.
-    pub(super) fn act_sync(
-        &mut self,
-        name: &ResourceName,
-        want: Option<(HostName, u64)>,
-        now: Instant,
-    ) {
+    pub(super) fn act_sync(&mut self, name: &ResourceName, want: Option<SyncFrom>, now: Instant) {
         let Some(res) = self.resources.get_mut(name) else {
             return;
         };
         match (&res.sync, want) {
-            (Some(run), Some((peer, at))) if run.peer == peer && run.written == at => {}
+            (Some(run), Some(from))
+                if run.peer == from.peer && run.written == from.start && run.gap == from.gap => {}
             (Some(run), _) => run.cancel.cancel(),
-            (None, Some((peer, from)))
+            (None, Some(from))
                 if res.replay.is_none()
                     && !res.verify.holds()
                     && res.sync_after.is_none_or(|t| now >= t) =>
             {
-                self.start_sync(name, peer, from);
+                self.start_sync(name, from);
             }
             (None, _) => {}
         }
@@ -235,7 +233,8 @@ impl Brain {
         true
     }
 
-    fn start_sync(&mut self, name: &ResourceName, peer: HostName, start: u64) {
+    fn start_sync(&mut self, name: &ResourceName, from: SyncFrom) {
+        let SyncFrom { peer, start, gap } = from;
         let Some(conn) = self.peers.get(&peer).and_then(|p| p.conn.clone()) else {
             return;
         };
@@ -257,6 +256,7 @@ impl Brain {
         res.sync = Some(SyncRun {
             run,
             peer,
+            gap,
             cancel: cancel.clone(),
             written: start,
             received: 0,
@@ -267,7 +267,15 @@ impl Brain {
             run,
         };
         let resource = name.clone();
+        let request = match gap {
+            Some(gap) => StreamRequest::SyncGap {
+                resource,
+                gap: gap.seq,
+            },
+            None => StreamRequest::Sync { resource },
+        };
         let job = SyncJob {
+            ranges_to: gap.map(|gap| gap.synced),
             disk_path,
             size_bytes: size,
             start,
@@ -278,7 +286,7 @@ impl Brain {
         };
         let traffic = self.transfer.traffic(name);
         tokio::spawn(async move {
-            let result = run_sync(&conn, resource, job, traffic, &reporter).await;
+            let result = run_sync(&conn, &request, job, traffic, &reporter).await;
             reporter.send(WorkEvent::SyncEnded(result));
         });
     }
@@ -379,15 +387,12 @@ async fn run_fetch(
 
 async fn run_sync(
     conn: &PeerConn,
-    resource: ResourceName,
+    request: &StreamRequest,
     job: SyncJob,
     traffic: Traffic,
     reporter: &Reporter,
 ) -> Result<ReplayPos, String> {
-    let stream = conn
-        .open(&StreamRequest::Sync { resource })
-        .await
-        .map_err(|e| e.to_string())?;
+    let stream = conn.open(request).await.map_err(|e| e.to_string())?;
     let (progress, mut seen) = watch::channel(SyncProgress::default());
     let follow = reporter.clone();
     let follower = tokio::spawn(async move {
@@ -405,6 +410,9 @@ async fn run_sync(
     let result = sync(Throttled::new(stream, traffic), job, &progress).await;
     drop(progress);
     let _ = follower.await;
+    if let Err(e @ SyncError::NoRanges { .. }) = &result {
+        reporter.send(WorkEvent::NoRanges(e.to_string()));
+    }
     result
         .map_err(|e| e.to_string())?
         .consistent_from

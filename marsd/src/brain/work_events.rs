@@ -5,6 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use mars_core::link::ResourceLink;
+use mars_core::plan::gap_ahead;
 use mars_core::{LinkPath, LogName, ReplayPos, ResourceName};
 
 use super::{Brain, WorkEvent};
@@ -60,6 +61,12 @@ impl Brain {
                 self.apply_synced(&name, run, synced, (ok, bad), received, now);
             }
             WorkEvent::SyncEnded(result) => self.apply_sync_ended(&name, run, result, now),
+            WorkEvent::NoRanges(why) => {
+                let current = self.resources.get(&name).and_then(|r| r.sync.as_ref());
+                if current.is_some_and(|sync| sync.run == run) {
+                    self.give_up_base(&name, &why);
+                }
+            }
             WorkEvent::VerifyAsks(ask) => self.apply_verify_asks(&name, run, ask),
             WorkEvent::Verified(bytes) => self.apply_verified(&name, run, bytes),
             WorkEvent::VerifyEnded(result) => self.apply_verify_ended(&name, run, result),
@@ -217,19 +224,29 @@ impl Brain {
             return;
         };
         let view = self.tree.resource(name);
-        let valid = view.sync_status(&me) == Some(sync.written);
+        let ahead = res
+            .pos
+            .as_ref()
+            .and_then(|pos| gap_ahead(view, pos.log.seq, &me));
+        let valid = view.sync_status(&me) == Some(sync.written)
+            && sync.gap.map(|gap| gap.seq) == ahead.map(|gap| gap.seq);
         match (result, view.size_bytes()) {
             (Ok(from), Some(size)) if valid => {
-                tracing::info!(resource = %name, "synced, consistent from {from} on");
+                let (ok, bad) = res.seen.verified.unwrap_or_default();
+                let from = view
+                    .sync_pos(&me)
+                    .filter(|old| sync.gap.is_some() && old.order() > from.order())
+                    .unwrap_or(from);
+                tracing::info!(resource = %name, "synced: {} bytes compared, {} received; consistent from {from} on", (ok + bad) * LAST_BLOCK, sync.received);
                 res.failed = None;
-                self.set_link(
-                    LinkPath::res(name, ResourceLink::SyncPos(me.clone())),
-                    &from.to_string(),
-                );
-                self.set_link(
-                    LinkPath::res(name, ResourceLink::SyncStatus(me)),
-                    &size.to_string(),
-                );
+                let consistent = LinkPath::res(name, ResourceLink::SyncPos(me.clone()));
+                // Without that link the disk would be called consistent too early: then the rest is synced again.
+                if self.set_and_check(consistent, &from.to_string()) {
+                    self.set_link(
+                        LinkPath::res(name, ResourceLink::SyncStatus(me)),
+                        &size.to_string(),
+                    );
+                }
             }
             (Ok(_), _) => {
                 tracing::warn!(resource = %name, "the sync was overtaken by an invalidate, it begins again")

@@ -26,6 +26,13 @@ pub enum StreamRequest {
         /// The resource.
         resource: ResourceName,
     },
+    /// The same, only of what was written past the logs in a gap.
+    SyncGap {
+        /// The resource.
+        resource: ResourceName,
+        /// Number of the log that was never written.
+        gap: u64,
+    },
 }
 
 impl std::fmt::Display for StreamRequest {
@@ -39,6 +46,12 @@ impl std::fmt::Display for StreamRequest {
                 from,
             } => {
                 write!(f, "{log} of resource {resource} from byte {from}")
+            }
+            Self::SyncGap { resource, gap } => {
+                write!(
+                    f,
+                    "what resource {resource} was written past the logs in place of log {gap}"
+                )
             }
             Self::Sync { resource } => write!(f, "sync data of resource {resource}"),
         }

@@ -16,6 +16,7 @@ pub mod rate;
 pub mod replay;
 pub mod sync;
 pub mod sync_proto;
+pub mod sync_ranges;
 pub mod sync_serve;
 pub mod throttle;
 pub mod touched;

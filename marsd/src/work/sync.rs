@@ -20,6 +20,7 @@ use super::sync_proto::{
     Diff, KIND_ALIVE, KIND_BEGIN, KIND_DIFF, KIND_DONE, KIND_END, KIND_WINDOW, WINDOW, Window,
     format_request, parse_diff,
 };
+use super::sync_ranges::{self, KIND_NO_RANGES, KIND_RANGES};
 use super::{Cancel, as_u64};
 
 /// Answers that wait for being written.
@@ -42,6 +43,8 @@ pub struct SyncJob {
     pub start: u64,
     /// The peer, for messages.
     pub peer: String,
+    /// Sync only the ranges that the source tells, and everything from this byte on; `None`: everything.
+    pub ranges_to: Option<u64>,
     /// Windows of 1 MiB that are asked for and not yet answered, at least 1.
     pub ahead: usize,
     /// A source that is silent for so long is given up; it shows that it lives every 5 s.
@@ -104,6 +107,14 @@ pub enum SyncError {
         /// What it sent.
         what: String,
     },
+    /// The source cannot tell which ranges are to be synced.
+    #[error("{peer} cannot tell what was written past the logs: {why}")]
+    NoRanges {
+        /// The peer.
+        peer: String,
+        /// Its words.
+        why: String,
+    },
     /// The connection failed.
     #[error("sync of {} from {peer}: {cause}", disk.display())]
     Stream {
@@ -149,13 +160,21 @@ pub async fn sync<S: AsyncRead + AsyncWrite + Unpin + Send>(
         synced,
         flushed_at: Instant::now(),
     };
-    let asker = ask(output, Arc::clone(&job), Arc::clone(&disk), asked);
-    let receiver = receive(FrameReader::new(input), &job, progress, answers, to_write);
+    let (mut input, mut output) = (FrameReader::new(input), output);
+    let both = async {
+        let size = job.size_bytes.to_le_bytes();
+        // A failed stream shows when the first answer is awaited: there may be a reason in it.
+        let _ = write_frame(&mut output, KIND_BEGIN, &[&size]).await;
+        let windows = windows(&mut input, &job).await?;
+        let asker = ask(output, Arc::clone(&job), Arc::clone(&disk), windows, asked);
+        let receiver = receive(input, &job, progress, answers, to_write);
+        tokio::try_join!(asker, receiver)
+    };
     let transfer = async {
         tokio::select! {
             biased;
             () = job.cancel.cancelled() => Ok(None),
-            both = async { tokio::try_join!(asker, receiver) } => both.map(|((), end)| Some(end)),
+            both = both => both.map(|((), end)| Some(end)),
         }
     };
     // However the transfer ends, the writer finishes what has come, and no write is left behind.
@@ -207,23 +226,54 @@ impl SyncJob {
     }
 }
 
+/// The windows to be asked for, in ascending order.
+type Windows = Box<dyn Iterator<Item = Window> + Send>;
+
+/// Tells the windows to be asked for.
+async fn windows<S: AsyncRead + AsyncWrite + Unpin + Send>(
+    input: &mut FrameReader<ReadHalf<S>>,
+    job: &SyncJob,
+) -> Result<Windows, SyncError> {
+    let size = job.size_bytes;
+    let start = job.start.min(size);
+    let Some(tail) = job.ranges_to else {
+        let first = start - start % as_u64(WINDOW);
+        let end = if start < size { size } else { first };
+        let all = (first..end).step_by(WINDOW);
+        return Ok(Box::new(all.filter_map(move |pos| Window::at(pos, size))));
+    };
+    let mut ranges = Vec::new();
+    loop {
+        let next = input.next_within(job.silence).await;
+        let frame = next.map_err(|e| job.stream(e))?;
+        match frame.kind {
+            KIND_RANGES => {
+                let more = sync_ranges::parse(&frame.payload, size, &mut ranges);
+                if !more.map_err(|what| job.protocol(what))? {
+                    let windows = sync_ranges::windows(&ranges, tail, start, size);
+                    return Ok(Box::new(windows.into_iter()));
+                }
+            }
+            KIND_NO_RANGES => {
+                let (peer, why) = (job.peer.clone(), frame.text());
+                return Err(SyncError::NoRanges { peer, why });
+            }
+            KIND_ALIVE => {}
+            KIND_REFUSED => return Err(job.refused(frame.text())),
+            other => return Err(job.protocol(format!("frame of kind {other} instead of ranges"))),
+        }
+    }
+}
+
 /// Asks window after window. A failed stream is not reported here: the receiver may still find a reason in it.
 async fn ask<S: AsyncRead + AsyncWrite + Unpin + Send>(
     mut output: WriteHalf<S>,
     job: Arc<SyncJob>,
     disk: Arc<Held>,
+    windows: Windows,
     asked: mpsc::Sender<Window>,
 ) -> Result<(), SyncError> {
-    let size = job.size_bytes;
-    if write_frame(&mut output, KIND_BEGIN, &[&size.to_le_bytes()])
-        .await
-        .is_err()
-    {
-        return Ok(());
-    }
-    let start = job.start.min(size);
-    let mut pos = start - start % as_u64(WINDOW);
-    while let Some(window) = Window::at(pos, size).filter(|_| start < size) {
+    for window in windows {
         let source = Arc::clone(&disk);
         let reading = tokio::task::spawn_blocking(move || {
             let data = source.disk.read(window.pos, window.len)?;
@@ -240,7 +290,6 @@ async fn ask<S: AsyncRead + AsyncWrite + Unpin + Send>(
         {
             return Ok(());
         }
-        pos = window.end();
     }
     // A failed stream shows at the receiver, who still waits for the end.
     let _ = write_frame(&mut output, KIND_DONE, &[]).await;

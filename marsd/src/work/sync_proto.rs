@@ -29,7 +29,7 @@ pub const DIGEST: usize = 16;
 
 const HEAD: usize = 12;
 
-/// A range of the disk that is compared at once: begins at a multiple of [`WINDOW`], shorter only at the end.
+/// A range of the disk that is compared at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Window {
     /// Byte offset on the disk.
@@ -56,6 +56,18 @@ impl Window {
     /// Number of blocks, the last may be short.
     pub fn blocks(&self) -> usize {
         self.len.div_ceil(BLOCK)
+    }
+
+    /// Any window that a request may name: begins at a block, ends at one or with the disk, and is no longer than
+    /// [`WINDOW`].
+    fn asked(pos: u64, len: u64, size: u64) -> Option<Self> {
+        let end = pos.checked_add(len).filter(|end| *end <= size)?;
+        let block = as_u64(BLOCK);
+        let whole = pos % block == 0 && (end % block == 0 || end == size);
+        (whole && len > 0 && len <= as_u64(WINDOW)).then(|| Self {
+            pos,
+            len: super::as_len(len, WINDOW),
+        })
     }
 
     fn head(&self) -> Vec<u8> {
@@ -100,8 +112,10 @@ pub fn format_request(window: Window, data: &[u8]) -> Vec<u8> {
 /// Reads a request about a disk of `size` bytes: the window and the digests of its blocks.
 pub fn parse_request(payload: &[u8], size: u64) -> Result<(Window, &[u8]), String> {
     let pos = get_u64(payload, 0).ok_or("window request without a position")?;
-    let window = Window::at(pos, size)
-        .ok_or_else(|| format!("no window begins at byte {pos} of a disk of {size} bytes"))?;
+    let len = get_u32(payload, 8).ok_or("window request without a length")?;
+    let window = Window::asked(pos, u64::from(len), size).ok_or_else(|| {
+        format!("no window of {len} bytes begins at byte {pos} of a disk of {size} bytes")
+    })?;
     let digests = payload.get(HEAD..).unwrap_or_default();
     if !window.has_head(payload) || digests.len() != window.blocks() * DIGEST {
         return Err(format!("malformed request for the window at byte {pos}"));

@@ -16,6 +16,7 @@ use super::rate::RateLimits;
 use super::sync_proto::{
     KIND_ALIVE, KIND_BEGIN, KIND_DIFF, KIND_DONE, KIND_END, KIND_WINDOW, format_diff, parse_request,
 };
+use super::sync_ranges::{self, Ranges};
 use super::{Cancel, as_u64};
 
 /// Windows that are read and compared at the same time.
@@ -29,6 +30,8 @@ pub struct SyncSource {
     pub disk_path: PathBuf,
     /// Size of the resource in bytes.
     pub size: u64,
+    /// What only is to be synced, or why that cannot be told; `None`: everything.
+    pub ranges: Option<Result<Ranges, String>>,
     /// Limits of what is read of the disk.
     pub io: RateLimits,
     /// Stops serving.
@@ -73,12 +76,13 @@ where
     let (input, output) = tokio::io::split(stream);
     let path = source.disk_path.clone();
     let (work, queue) = mpsc::channel(AHEAD);
+    let ranges = source.ranges.clone();
     let reader = Reader {
         input: FrameReader::new(input),
         source,
         work,
     };
-    let mut writer = Writer { output };
+    let mut writer = Writer { output, ranges };
     let (result, ()) = tokio::join!(writer.run(queue, position), reader.run());
     let why = match &result {
         Err(Failed::Refused(why)) | Err(Failed::Protocol(why)) => why.clone(),
@@ -212,6 +216,7 @@ fn aborted(cause: JoinError) -> Failed {
 
 struct Writer<S> {
     output: WriteHalf<S>,
+    ranges: Option<Result<Ranges, String>>,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Writer<S> {
@@ -224,6 +229,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Writer<S> {
         F: FnOnce() -> Fut + Send,
         Fut: Future<Output = Result<ReplayPos, String>> + Send,
     {
+        if let Some(ranges) = &self.ranges {
+            sync_ranges::send(&mut self.output, ranges).await?;
+            if ranges.is_err() {
+                self.output.shutdown().await.map_err(FrameError::Io)?;
+                return Ok(());
+            }
+        }
         loop {
             match queue.recv().await {
                 Some(Work::Diff(task)) => {

@@ -63,6 +63,7 @@ pub(crate) fn pair(source: &[u8], target: &[u8]) -> Pair {
 impl Pair {
     fn job(&self, start: u64) -> SyncJob {
         SyncJob {
+            ranges_to: None,
             disk_path: self.target.clone(),
             size_bytes: self.size,
             start,
@@ -75,6 +76,7 @@ impl Pair {
 
     pub(crate) fn served(&self) -> SyncSource {
         SyncSource {
+            ranges: None,
             disk_path: self.source.clone(),
             size: self.size,
             io: RateLimits::default(),

@@ -143,7 +143,7 @@ impl Service for Bench {
         Box::pin(async move {
             match request {
                 StreamRequest::Rsync => source.serve(stream).await?,
-                StreamRequest::Sync { .. } => {
+                StreamRequest::Sync { .. } | StreamRequest::SyncGap { .. } => {
                     let mut stream = stream.accept().await?;
                     while let Some(frame) = frame::read_frame(&mut stream, 1 << 16).await? {
                         frame::write_frame(&mut stream, &frame, 1 << 16).await?;

@@ -4,7 +4,7 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
-use super::{Facts, Plan, ShimPlan, SwitchStep, twin};
+use super::{Facts, Plan, ShimPlan, SwitchStep, own_next, twin, way_back_decided};
 use crate::link::Switch;
 use crate::name::HostName;
 use crate::position::{LogName, ReplayPos};
@@ -43,12 +43,12 @@ pub(super) fn plan_log(
         }
         Some(end) => {
             let applied = end == pos.pos;
-            match next_log(view, facts, &pos.log) {
+            match next_log(view, facts, &pos.log, me) {
                 Some(next) if applied && is_complete(view, facts, pos, &next, me) => {
                     plan_switch(view, pos, me, next, plan);
                 }
                 None if applied && primary && !more_is_offered(view, facts, pos, me) => {
-                    plan_logging(pos, me, plan)
+                    plan_logging(view, facts, pos, me, plan)
                 }
                 _ => plan.replay = replay_allowed.then(|| pos.clone()),
             }
@@ -67,21 +67,44 @@ fn more_is_offered(view: ResourceView<'_>, facts: &Facts, pos: &ReplayPos, me: &
             .any(|o| o.log == pos.log && o.durable > pos.pos)
 }
 
-fn plan_logging(pos: &ReplayPos, me: &HostName, plan: &mut Plan) {
-    if pos.pos == 0 && pos.log.host == *me {
+fn plan_logging(
+    view: ResourceView<'_>,
+    facts: &Facts,
+    pos: &ReplayPos,
+    me: &HostName,
+    plan: &mut Plan,
+) {
+    if facts.passed.as_ref() == Some(&pos.log) {
+        // Until it is decided otherwise, and there is room, writes go past the logs on.
+        let back = way_back_decided(view, me) && !facts.exhausted;
+        if !back || !view.gaps_of(me).contains(pos.log.seq + 1) {
+            plan.shim = ShimPlan::Pass(pos.clone());
+            return;
+        }
+    } else if facts.full {
+        plan.shim = ShimPlan::Pass(pos.clone());
+        return;
+    }
+    if facts.passed.is_none() && pos.pos == 0 && pos.log.host == *me {
         plan.shim = ShimPlan::Start(pos.clone());
     } else {
         plan.switch = Some(SwitchStep {
             finished: pos.clone(),
-            next: LogName::new(pos.log.seq + 1, me),
+            next: LogName::new(own_next(view, pos.log.seq, me), me),
         });
     }
 }
 
 /// The log that follows `log`, here or at a connected peer.
-fn next_log(view: ResourceView<'_>, facts: &Facts, log: &LogName) -> Option<LogName> {
+fn next_log(
+    view: ResourceView<'_>,
+    facts: &Facts,
+    log: &LogName,
+    me: &HostName,
+) -> Option<LogName> {
+    let next = own_next(view, log.seq, me);
     twin::known(view, facts)
-        .find(|l| l.seq == log.seq + 1 && !twin::is_void(view, facts, l))
+        .find(|l| l.seq == next && !twin::is_void(view, facts, l))
         .cloned()
 }
 
@@ -145,7 +168,7 @@ fn plan_switch(
     });
 }
 
-fn split_brain(seq: u64, me: &HostName, witness: &HostName) -> String {
+pub(super) fn split_brain(seq: u64, me: &HostName, witness: &HostName) -> String {
     format!(
         "SPLIT BRAIN at log {seq}: the version links of {me} and {witness} differ at the same position; \
          keep one side as primary and run 'marsadm invalidate' on the other"
@@ -168,12 +191,23 @@ pub(super) fn log_conflict(
     view: ResourceView<'_>,
     facts: &Facts,
     present: &LogName,
+    me: &HostName,
 ) -> Option<String> {
     let mut names: Vec<&LogName> = twin::known(view, facts)
         .filter(|log| log.seq >= present.seq && !twin::is_void(view, facts, log))
         .collect();
     names.sort();
     names.dedup();
+    let gaps: Vec<_> = view.all_gaps().collect();
+    let gap_at = |seq: u64| gaps.iter().find(|(_, list)| list.contains(seq));
+    for log in names.iter().filter(|log| log.host != *me) {
+        if let Some((maker, _)) = gap_at(log.seq) {
+            return Some(format!(
+                "SPLIT BRAIN: {maker} wrote past the logs where {log} stands; \
+                 keep one side as primary and run 'marsadm invalidate' on the other"
+            ));
+        }
+    }
     for pair in names.windows(2) {
         let (a, b) = (pair[0], pair[1]);
         if a.seq == b.seq {
@@ -182,7 +216,8 @@ pub(super) fn log_conflict(
                  keep one side as primary and run 'marsadm invalidate' on the other"
             ));
         }
-        if b.seq != a.seq + 1 && view.log_size(b).is_some() {
+        let missing = (a.seq + 1..b.seq).any(|seq| gap_at(seq).is_none());
+        if missing && view.log_size(b).is_some() {
             return Some(format!(
                 "logfiles are not consecutive: {a} is followed by {b}"
             ));

@@ -6,6 +6,9 @@
 
 mod delete;
 mod fetch;
+mod gap;
+#[cfg(test)]
+mod gap_tests;
 mod log;
 mod publish;
 mod shim;
@@ -23,12 +26,14 @@ use alloc::vec::Vec;
 use serde::{Deserialize, Serialize};
 
 use crate::control::{Resume, ShimStatus};
+use crate::gap::SyncBase;
 use crate::link::Switch;
 use crate::name::HostName;
 use crate::position::{LogName, ReplayPos};
 use crate::resource::ResourceView;
 
 pub use delete::{DeleteStep, ORDER_ROOT, deleted_resources, plan_delete};
+pub use gap::{Gap, gap_ahead, own_next, way_back_decided};
 pub use log::chain_version;
 pub use publish::{Published, position_links, publish};
 pub use shim::shim_position;
@@ -86,6 +91,10 @@ pub struct Facts {
     pub exhausted: bool,
     /// Why no data may be transferred now, though the switches allow it.
     pub paused: Option<String>,
+    /// `/mars` has no room for anything.
+    pub full: bool,
+    /// The log behind which the writes of this node went past the logs, if its disk stands there.
+    pub passed: Option<LogName>,
 }
 
 /// What the shim should do.
@@ -96,6 +105,8 @@ pub enum ShimPlan {
     Keep,
     /// Start (or succeed the dead one) and log from this position.
     Start(ReplayPos),
+    /// Start, and write past the logs from this position on.
+    Pass(ReplayPos),
     /// Log to the next logfile.
     Rotate(LogName),
     /// Grow the device to this many bytes.
@@ -113,6 +124,35 @@ pub struct SwitchStep {
     pub next: LogName,
 }
 
+/// What to sync.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SyncFrom {
+    /// From whom.
+    pub peer: HostName,
+    /// Bytes at the beginning that are synced already.
+    pub start: u64,
+    /// Only what was written past the logs in a gap; else everything.
+    pub gap: Option<GapSync>,
+}
+
+/// The sync that crosses a gap.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GapSync {
+    /// The gap.
+    pub seq: u64,
+    /// What lies behind so many bytes of the disk is synced besides.
+    pub synced: u64,
+}
+
+/// A copy is begun anew behind the gaps in the logs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RebaseStep {
+    /// The log to begin with.
+    pub log: LogName,
+    /// Version value of the log before, as the source has it.
+    pub previous: String,
+}
+
 /// What should run.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Plan {
@@ -120,12 +160,16 @@ pub struct Plan {
     pub shim: ShimPlan,
     /// Replay from this position on.
     pub replay: Option<ReplayPos>,
-    /// Sync from this peer, from this byte on, as soon as no replay runs.
-    pub sync: Option<(HostName, u64)>,
+    /// Sync, as soon as no replay runs.
+    pub sync: Option<SyncFrom>,
     /// Whom to sync from, from the first byte on, if what `waiting` says lasts.
     pub sync_elsewhere: Option<HostName>,
     /// Fetch this log from this peer.
     pub fetch: Option<(LogName, HostName)>,
+    /// Mark the disk for a gap in the logs: it is to be synced.
+    pub mark: Option<SyncBase>,
+    /// Begin anew, with nothing synced.
+    pub rebase: Option<RebaseStep>,
     /// Go on to the next log.
     pub switch: Option<SwitchStep>,
     /// Stand at the beginning of this log instead of that of the empty one of the same number.
@@ -146,7 +190,7 @@ pub fn plan(view: ResourceView<'_>, facts: &Facts, me: &HostName) -> Plan {
     let primary = attached && view.is_designated_primary(me);
     match &facts.shim {
         ShimFacts::Up(status) => {
-            plan.shim = shim::plan_running(view, status, size, me, primary);
+            plan.shim = shim::plan_running(view, facts, status, size, me, primary);
             return plan;
         }
         ShimFacts::Down(_) => {
@@ -158,10 +202,13 @@ pub fn plan(view: ResourceView<'_>, facts: &Facts, me: &HostName) -> Plan {
     if !attached {
         return plan;
     }
+    let gap = (!primary)
+        .then(|| gap::plan_mark(view, pos, me, &mut plan))
+        .flatten();
     plan.error = facts
         .failed
         .clone()
-        .or_else(|| log::log_conflict(view, facts, &pos.log));
+        .or_else(|| log::log_conflict(view, facts, &pos.log, me));
     if plan.error.is_some() {
         if facts.failed.is_none() && pos.log.host == *me && view.log_size(&pos.log).is_some() {
             // Whether anything was written to the own log shows only when it is read.
@@ -174,7 +221,10 @@ pub fn plan(view: ResourceView<'_>, facts: &Facts, me: &HostName) -> Plan {
     if plan.instead.is_some() {
         return plan;
     }
-    if !primary && view.switch(me, Switch::Connect) && !facts.exhausted {
+    let mut may_replay = true;
+    if let Some(gap) = &gap {
+        may_replay = gap::plan_gap(view, facts, pos, me, gap, &mut plan);
+    } else if !primary && view.switch(me, Switch::Connect) && !facts.exhausted {
         sync::plan_sync(view, facts, pos, size, me, &mut plan);
     }
     if view.switch(me, Switch::Connect) && !facts.exhausted && view.sync_status(me).is_some() {
@@ -185,7 +235,7 @@ pub fn plan(view: ResourceView<'_>, facts: &Facts, me: &HostName) -> Plan {
             plan.waiting = Some(why.clone());
         }
     }
-    if plan.sync.is_none() && !facts.syncing && !facts.verifying {
+    if may_replay && plan.sync.is_none() && !facts.syncing && !facts.verifying {
         log::plan_log(view, facts, pos, me, primary, &mut plan);
     }
     plan

@@ -2,7 +2,7 @@
 
 use alloc::format;
 
-use super::{Facts, Plan, ShimPlan, SwitchStep};
+use super::{Facts, Plan, ShimPlan, SwitchStep, own_next, way_back_decided};
 use crate::control::{ShimState, ShimStatus};
 use crate::name::HostName;
 use crate::position::{LogName, ReplayPos};
@@ -26,6 +26,7 @@ pub fn shim_position(status: &ShimStatus) -> Option<ReplayPos> {
 /// Plans a shim that runs.
 pub(super) fn plan_running(
     view: ResourceView<'_>,
+    facts: &Facts,
     status: &ShimStatus,
     size: u64,
     me: &HostName,
@@ -45,6 +46,12 @@ pub(super) fn plan_running(
             return ShimPlan::Rotate(next);
         }
     }
+    if let (ShimState::PassThrough, Some(pos)) = (status.state, &facts.pos) {
+        let listed = view.gaps_of(me).contains(pos.log.seq + 1);
+        if listed && way_back_decided(view, me) && !facts.exhausted {
+            return ShimPlan::Rotate(LogName::new(own_next(view, pos.log.seq, me), me));
+        }
+    }
     if status.size_bytes < size {
         ShimPlan::Resize(size)
     } else {
@@ -60,11 +67,16 @@ pub(super) fn plan_successor(
     me: &HostName,
     plan: &mut Plan,
 ) {
-    let next = LogName::new(pos.log.seq + 1, me);
+    let next = LogName::new(own_next(view, pos.log.seq, me), me);
     if view.log_size(&next).is_none() {
         // The successor takes the rest of the log into its dirty map by itself.
         if !facts.replaying {
-            plan.shim = ShimPlan::Start(pos.clone());
+            let passing = facts.passed.as_ref() == Some(&pos.log);
+            plan.shim = if passing {
+                ShimPlan::Pass(pos.clone())
+            } else {
+                ShimPlan::Start(pos.clone())
+            };
         }
         return;
     }

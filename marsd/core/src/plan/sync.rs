@@ -3,7 +3,7 @@
 use alloc::format;
 use alloc::string::String;
 
-use super::{Facts, Plan};
+use super::{Facts, Plan, SyncFrom};
 use crate::link::Switch;
 use crate::name::HostName;
 use crate::position::ReplayPos;
@@ -49,7 +49,11 @@ pub(super) fn plan_sync(
     let begun = facts.sync_source.clone().filter(|_| start > 0);
     let meant = begun.unwrap_or_else(|| connect.clone());
     let Err(why) = usable(view, facts, pos, me, &meant) else {
-        plan.sync = Some((meant, start));
+        plan.sync = Some(SyncFrom {
+            peer: meant,
+            start,
+            gap: None,
+        });
         return;
     };
     plan.waiting = Some(why);

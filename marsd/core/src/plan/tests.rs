@@ -301,7 +301,12 @@ fn sync_waits_for_a_source_that_is_not_behind() {
         .put("replay-A", "log-000000003-A,50,0");
     assert_eq!(case.plan().sync, None);
     case.put("replay-A", "log-000000003-A,100,0");
-    assert_eq!(case.plan().sync, Some((host("A"), 4096)));
+    let from_a = SyncFrom {
+        peer: host("A"),
+        start: 4096,
+        gap: None,
+    };
+    assert_eq!(case.plan().sync, Some(from_a));
     assert_eq!(case.plan().replay, None);
     case.put("todo-B/sync", "0");
     assert_eq!(case.plan().sync, None);

@@ -57,6 +57,17 @@ pub enum Command {
         /// Answer.
         reply: Reply,
     },
+    /// Pass-through without a log; answered when it has begun.
+    PassFrom {
+        /// Directory of the logs.
+        dir: PathBuf,
+        /// The log that the disk stands in.
+        log: LogName,
+        /// Its position there.
+        pos: u64,
+        /// Answer.
+        reply: Reply,
+    },
     /// New size of the device in bytes.
     SetSize {
         /// Size.
@@ -313,6 +324,12 @@ impl super::Engine {
             Command::StartLog { logs, pos, reply } => self.start_log(logs, pos, reply),
             Command::Switch { name, log, reply } => self.switch_log(name, log, reply),
             Command::PassThrough { reply } => self.begin_pass_through(reply),
+            Command::PassFrom {
+                dir,
+                log,
+                pos: end,
+                reply,
+            } => self.begin_pass_from(Job::Mark { dir, log, end }, reply),
             Command::SetSize { size_bytes, reply } => {
                 self.size_bytes = size_bytes;
                 self.unlogged.grow(size_bytes);

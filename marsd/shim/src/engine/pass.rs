@@ -4,7 +4,8 @@ use std::path::Path;
 
 use mars_core::unlogged::Regions;
 
-use super::read::Job;
+use super::read::Job as IoJob;
+use super::worker::Job;
 use super::write::PendingWrite;
 use super::{Engine, Mode, Op, Reply};
 use crate::error::ShimError;
@@ -68,6 +69,20 @@ impl Engine {
             }
             _ => self.refuse(&reply, "pass-through"),
         }
+    }
+
+    /// Takes the order to pass through without a log; `mark` says where the disk stands.
+    pub(super) fn begin_pass_from(&mut self, mark: Job, reply: Reply) {
+        if !matches!(self.mode, Mode::Idle) || self.drain.is_some() {
+            return self.refuse(&reply, "pass-through");
+        }
+        self.mode = Mode::Draining;
+        self.drain = Some(Drain {
+            pass_through: true,
+            trims: Some(0),
+            replies: vec![reply],
+        });
+        self.worker.add(mark);
     }
 
     /// Lets the map run empty; nothing is taken in meanwhile.
@@ -177,7 +192,7 @@ impl Engine {
         let (Some(log), false) = (newest, matches!(self.mode, Mode::Failed)) else {
             return self.drain_done();
         };
-        self.worker.add(super::worker::Job::Mark {
+        self.worker.add(Job::Mark {
             dir: log.path.parent().unwrap_or(Path::new(".")).into(),
             log: log.span.name.clone(),
             end: log.span.local(self.final_end()),
@@ -249,7 +264,7 @@ impl Engine {
         let bytes = self.request.bytes(Self::payload_at(0), len);
         let at = buffer.offset;
         self.pool.memory().bytes_mut(at, len).copy_from_slice(bytes);
-        let number = self.jobs.insert(Job {
+        let number = self.jobs.insert(IoJob {
             unique: write.unique,
             buffer,
             len,
