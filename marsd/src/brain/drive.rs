@@ -71,7 +71,7 @@ impl Brain {
         self.publish(name, &facts, now);
     }
 
-    fn offers_of(&self, name: &ResourceName) -> BTreeMap<HostName, Vec<LogOffer>> {
+    pub(super) fn offers_of(&self, name: &ResourceName) -> BTreeMap<HostName, Vec<LogOffer>> {
         self.peers
             .iter()
             .filter(|(_, peer)| peer.conn.is_some())

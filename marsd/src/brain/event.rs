@@ -107,6 +107,8 @@ pub enum WorkEvent {
         at_end: bool,
         /// Why it stopped, if that is for the admin.
         error: Option<String>,
+        /// The reason is that the log cannot be read on.
+        damaged: bool,
     },
     /// A log grew.
     Fetched {
@@ -117,6 +119,8 @@ pub enum WorkEvent {
         /// End of its last whole record, on stable storage.
         valid: u64,
     },
+    /// The peer has sent what is no record: its copy is damaged.
+    BadSource,
     /// The fetch ended; without an error the log is complete.
     FetchEnded(LogName, Option<String>),
     /// The sync got on.

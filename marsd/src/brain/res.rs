@@ -1,6 +1,6 @@
 //! What the brain keeps of one resource: positions, runs of workers, the shim.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
@@ -139,6 +139,10 @@ pub(super) struct Res {
     pub(super) waiting: Option<(String, Instant)>,
     pub(super) fetch_after: Option<Instant>,
     pub(super) fetch_error: Option<String>,
+    /// A log whose copy here is damaged behind the position: to be fetched again.
+    pub(super) damaged: Option<LogName>,
+    /// Peers whose copy of a log is damaged.
+    pub(super) avoid: Option<(LogName, BTreeSet<HostName>)>,
     pub(super) sync_after: Option<Instant>,
     /// Why no data may be transferred now.
     pub(super) paused: Option<String>,
@@ -233,6 +237,7 @@ impl Res {
             .as_ref()
             .filter(|(_, since)| now < *since + RETRY)
             .map(|(why, _)| why.clone());
+        let at = self.pos.as_ref().map(|pos| &pos.log);
         Facts {
             pos: self.pos.clone(),
             log_end: self.log_end,
@@ -245,6 +250,13 @@ impl Res {
                 .as_ref()
                 .map(|run| (run.log.clone(), run.peer.clone())),
             verifying: self.verify.holds(),
+            damaged: self.damaged.is_some() && self.damaged.as_ref() == at,
+            avoid: self
+                .avoid
+                .iter()
+                .filter(|(log, _)| Some(log) == at)
+                .flat_map(|(_, peers)| peers.clone())
+                .collect(),
             offers,
             failed,
             paused: self.paused.clone(),

@@ -16,9 +16,9 @@ use super::res::{FetchRun, ReplayRun, SyncRun};
 use super::{Brain, Event, WorkEvent};
 use crate::net::{PeerConn, StreamRequest};
 use crate::work::{
-    Cancel, FetchJob, FetchProgress, ReplayControl, ReplayError, ReplayJob, ReplayReason,
-    ReplayUntil, SyncError, SyncJob, SyncProgress, Throttled, Traffic, fetch, prepare_fetch,
-    replay, sync,
+    Cancel, FetchError, FetchJob, FetchProgress, ReplayControl, ReplayError, ReplayJob,
+    ReplayReason, ReplayUntil, SyncError, SyncJob, SyncProgress, Throttled, Traffic, fetch,
+    prepare_fetch, replay, sync,
 };
 
 /// Where a worker reports to, and as which run.
@@ -170,6 +170,8 @@ impl Brain {
             .map_or(0, |pos| pos.pos);
         let (cancel, run) = (Cancel::new(), res.next_run());
         res.seen.fetched_once = true;
+        // What is not valid behind the position is cut off before anything is asked for.
+        res.damaged.take_if(|damaged| *damaged == log);
         res.fetch = Some(FetchRun {
             run,
             log: log.clone(),
@@ -309,6 +311,7 @@ fn run_replay(job: ReplayJob, cancel: Cancel, reporter: &Reporter, tail: Option<
             pos: end.pos,
             at_end: end.reason == ReplayReason::CaughtUp,
             error: None,
+            damaged: false,
         },
         Err(ReplayError::Invalid { pos, cause, .. }) if tail.is_some_and(|safe| pos >= safe) => {
             tracing::info!(resource = %reporter.res, "the own log ends at byte {pos}: {cause}");
@@ -316,12 +319,17 @@ fn run_replay(job: ReplayJob, cancel: Cancel, reporter: &Reporter, tail: Option<
                 pos: reached,
                 at_end: true,
                 error: None,
+                damaged: false,
             }
         }
         Err(e) => WorkEvent::ReplayEnded {
             pos: reached,
             at_end: false,
             error: Some(e.to_string()),
+            damaged: matches!(
+                e,
+                ReplayError::Invalid { .. } | ReplayError::Short { .. } | ReplayError::Log { .. }
+            ),
         },
     };
     reporter.send(ended);
@@ -382,6 +390,9 @@ async fn run_fetch(
     drop(progress);
     // The last progress is reported before the end.
     let _ = follower.await;
+    if let Err(FetchError::Invalid { .. }) = &result {
+        reporter.send(WorkEvent::BadSource);
+    }
     result.map(drop).map_err(|e| e.to_string())
 }
 

@@ -43,9 +43,18 @@ impl Brain {
                 res.failed = None;
                 res.replay_meter.add(now, bytes);
             }
-            WorkEvent::ReplayEnded { pos, at_end, error } => {
+            WorkEvent::ReplayEnded {
+                pos,
+                at_end,
+                error,
+                damaged,
+            } => {
+                if damaged {
+                    self.note_damage(&name, run, pos, error.as_deref().unwrap_or_default());
+                }
                 self.apply_replay_ended(&name, run, pos, at_end, error, now)
             }
+            WorkEvent::BadSource => self.note_bad_source(&name, run),
             WorkEvent::Fetched { log, size, valid } => {
                 self.apply_fetched(&name, run, &log, size, valid, now)
             }
@@ -90,7 +99,9 @@ impl Brain {
             return;
         };
         res.pos = Some(ReplayPos::new(log.clone(), pos));
-        if let Some(why) = error {
+        if res.damaged.as_ref() == Some(&log) {
+            res.log_end = Some(pos);
+        } else if let Some(why) = error {
             res.fail(name, why, now);
         } else if at_end {
             res.failed = None;
@@ -98,6 +109,46 @@ impl Brain {
             self.trim_own_log(name, &log, pos, now);
         }
         self.publish_now(name);
+    }
+
+    /// The copy of a log is damaged behind `pos`. If a peer has the log, it is fetched again from there.
+    fn note_damage(&mut self, name: &ResourceName, run: u64, pos: u64, why: &str) {
+        let offers = self.offers_of(name);
+        let me = self.me.clone();
+        let Some(res) = self.resources.get_mut(name) else {
+            return;
+        };
+        let log = res.replay.as_ref().filter(|r| r.run == run).map(|r| &r.log);
+        let Some(log) = log.filter(|log| log.host != me).cloned() else {
+            return;
+        };
+        if !offers
+            .values()
+            .flatten()
+            .any(|o| o.log == log && o.durable > pos)
+        {
+            return;
+        }
+        tracing::error!(resource = %name, "{why}; the copy is fetched again from there");
+        if let Some(fetch) = res.fetch.as_ref().filter(|f| f.log == log) {
+            fetch.cancel.cancel();
+        }
+        res.damaged = Some(log);
+    }
+
+    /// The peer that a log is being fetched from has a damaged copy.
+    fn note_bad_source(&mut self, name: &ResourceName, run: u64) {
+        let Some(res) = self.resources.get_mut(name) else {
+            return;
+        };
+        let Some(fetch) = res.fetch.as_ref().filter(|f| f.run == run) else {
+            return;
+        };
+        let (log, peer) = (fetch.log.clone(), fetch.peer.clone());
+        match &mut res.avoid {
+            Some((known, peers)) if *known == log => drop(peers.insert(peer)),
+            other => *other = Some((log, [peer].into())),
+        }
     }
 
     /// What follows the last whole record of an own log was never acknowledged as stable: it is cut off. What stands

@@ -35,15 +35,20 @@ pub(super) fn plan_fetch(
                 .flat_map(|(peer, offers)| offers.iter().map(move |o| (peer, o)))
                 .filter(|(_, o)| o.log == *name)
         };
-        let done = offers().any(|(_, o)| o.complete && have == Some(o.durable));
+        let damaged = facts.damaged && *name == pos.log;
+        let done = !damaged && offers().any(|(_, o)| o.complete && have == Some(o.durable));
         if done {
             return None;
         }
-        // The writer knows best; else whoever has most.
-        let best = offers().max_by_key(|(peer, o)| (o.durable, **peer == name.host))?;
+        // The writer knows best; else whoever has most. A damaged copy is the last resort: it may be mended.
+        let good = |peer: &HostName| *name != pos.log || !facts.avoid.contains(peer);
+        let best = offers().max_by_key(|(peer, o)| (good(peer), o.durable, **peer == name.host))?;
         let present = facts.fetching.as_ref().filter(|(log, _)| log == name);
         let present = present.and_then(|(_, from)| offers().find(|(peer, _)| *peer == from));
-        let goes_on = |(_, offer): &(&HostName, &LogOffer)| {
+        let goes_on = |(peer, offer): &(&HostName, &LogOffer)| {
+            if good(best.0) && !good(peer) {
+                return false;
+            }
             offer.durable >= best.1.durable || have.is_some_and(|have| offer.durable > have)
         };
         let (peer, _) = present.filter(goes_on).unwrap_or(best);

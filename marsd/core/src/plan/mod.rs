@@ -19,7 +19,7 @@ mod tests;
 mod twin;
 mod verify;
 
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::String;
 use alloc::vec::Vec;
 
@@ -83,6 +83,10 @@ pub struct Facts {
     pub fetching: Option<(LogName, HostName)>,
     /// The disk is being compared and must not be written.
     pub verifying: bool,
+    /// The log of `pos` is damaged in the copy that is here, behind `pos`.
+    pub damaged: bool,
+    /// Peers whose copy of the log of `pos` is damaged.
+    pub avoid: BTreeSet<HostName>,
     /// What each connected peer offers.
     pub offers: BTreeMap<HostName, Vec<LogOffer>>,
     /// Why a worker gave up at the present position: nothing new is started until that changes.

