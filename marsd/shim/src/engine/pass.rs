@@ -76,6 +76,8 @@ impl Engine {
         if !matches!(self.mode, Mode::Idle) || self.drain.is_some() {
             return self.refuse(&reply, "pass-through");
         }
+        // The disk holds all that counts.
+        self.log.area.clear();
         self.mode = Mode::Draining;
         self.drain = Some(Drain {
             pass_through: true,
