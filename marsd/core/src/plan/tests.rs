@@ -327,7 +327,8 @@ fn sync_turns_to_another_member_of_the_same_history() {
     assert_eq!(case.plan().sync_elsewhere, Some(host("C")));
     // What was begun there goes on there.
     case.facts.sync_source = Some(host("C"));
-    assert_eq!(case.plan().sync, Some((host("C"), 4096)));
+    let from = case.plan().sync.map(|sync| (sync.peer, sync.start));
+    assert_eq!(from, Some((host("C"), 4096)));
     assert_eq!(case.plan().sync_elsewhere, None);
     case.put("syncstatus-B", "0");
     assert_eq!(case.plan().sync, None);
