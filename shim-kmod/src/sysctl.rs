@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! `/proc/sys/mars`: a table of numbers and texts that marsd reads and fills; the module only keeps them.
+//! `/proc/sys/mars`: a table of texts that marsd reads and fills; the module only keeps them.
 
 use kernel::ffi::{c_int, c_void};
 
@@ -11,25 +11,27 @@ use kernel::{bindings, c_str, new_mutex};
 
 use crate::changes::Changes;
 
-/// Most bytes of a text.
-const TEXT_MAX: usize = 16384;
+/// Most bytes of a number, or of a word in its place.
+const NUMBER_MAX: c_int = 64;
+/// Most bytes of messages.
+const MESSAGES_MAX: c_int = 16384;
 
-/// The numbers: name, value at first.
-const NUMBERS: [(&CStr, i32); 11] = [
-    (c_str!("percent_mem_limit_kb"), 0),
-    (c_str!("mem_used_kb"), 0),
-    (c_str!("logrot_auto_gb"), 32),
-    (c_str!("logdel_auto_gb"), 8),
-    (c_str!("free_space_mb"), 8),
-    (c_str!("loadavg_limit"), 0),
-    (c_str!("network_io_timeout"), 30),
-    (c_str!("network_traffic_limit_kb"), 0),
-    (c_str!("network_traffic_rate_kb"), 0),
-    (c_str!("server_io_limit_mb"), 0),
-    (c_str!("server_io_rate_mb"), 0),
+/// Names, and how long the text may be.
+const TEXTS: [(&CStr, c_int); 13] = [
+    (c_str!("percent_mem_limit_kb"), NUMBER_MAX),
+    (c_str!("mem_used_kb"), NUMBER_MAX),
+    (c_str!("logrot_auto_gb"), NUMBER_MAX),
+    (c_str!("logdel_auto_gb"), NUMBER_MAX),
+    (c_str!("free_space_mb"), NUMBER_MAX),
+    (c_str!("loadavg_limit"), NUMBER_MAX),
+    (c_str!("network_io_timeout"), NUMBER_MAX),
+    (c_str!("network_traffic_limit_kb"), NUMBER_MAX),
+    (c_str!("network_traffic_rate_kb"), NUMBER_MAX),
+    (c_str!("server_io_limit_mb"), NUMBER_MAX),
+    (c_str!("server_io_rate_mb"), NUMBER_MAX),
+    (c_str!("warnings"), MESSAGES_MAX),
+    (c_str!("errors"), MESSAGES_MAX),
 ];
-
-const TEXTS: [&CStr; 2] = [c_str!("warnings"), c_str!("errors")];
 
 type Text = Mutex<KVec<u8>>;
 
@@ -37,12 +39,11 @@ type Text = Mutex<KVec<u8>>;
 ///
 /// # Invariants
 ///
-/// The entries point into `numbers`, `texts` and `changes`, which stay where they are until the table is gone.
+/// The entries point into `texts` and `changes`, which stay where they are until the table is gone.
 pub(crate) struct Table {
     header: *mut bindings::ctl_table_header,
     _entries: KVec<bindings::ctl_table>,
-    _numbers: KVec<c_int>,
-    _texts: [Pin<KBox<Text>>; 2],
+    _texts: KVec<Pin<KBox<Text>>>,
     _changes: Arc<Changes>,
 }
 
@@ -53,22 +54,15 @@ unsafe impl Sync for Table {}
 
 impl Table {
     pub(crate) fn register(changes: Arc<Changes>) -> Result<Self> {
-        let mut numbers = KVec::with_capacity(NUMBERS.len(), GFP_KERNEL)?;
-        for (_, value) in &NUMBERS {
-            numbers.push(*value, GFP_KERNEL)?;
-        }
-        let texts = [new_text()?, new_text()?];
-        let mut entries = KVec::with_capacity(NUMBERS.len() + TEXTS.len() + 1, GFP_KERNEL)?;
-        for ((name, _), value) in NUMBERS.iter().zip(numbers.iter_mut()) {
-            let value: *mut c_int = value;
-            let mut entry = entry(name, 0o600, value.cast(), Some(bindings::proc_dointvec));
-            entry.maxlen = core::mem::size_of::<c_int>() as c_int;
+        let mut entries = KVec::with_capacity(TEXTS.len() + 1, GFP_KERNEL)?;
+        let mut texts = KVec::with_capacity(TEXTS.len(), GFP_KERNEL)?;
+        for (name, max) in &TEXTS {
+            let text = KBox::pin_init(new_mutex!(KVec::new(), "mars::text"), GFP_KERNEL)?;
+            let at: *const Text = &*text;
+            let mut entry = entry(name, 0o600, at.cast_mut().cast(), Some(handle_text));
+            entry.maxlen = *max;
             entries.push(entry, GFP_KERNEL)?;
-        }
-        for (name, text) in TEXTS.iter().zip(&texts) {
-            let text: *const Text = &**text;
-            let text = entry(name, 0o600, text.cast_mut().cast(), Some(handle_text));
-            entries.push(text, GFP_KERNEL)?;
+            texts.push(text, GFP_KERNEL)?;
         }
         let at: *const Changes = &*changes;
         let name = c_str!("trigger");
@@ -88,7 +82,6 @@ impl Table {
         Ok(Self {
             header,
             _entries: entries,
-            _numbers: numbers,
             _texts: texts,
             _changes: changes,
         })
@@ -125,10 +118,6 @@ fn entry(
     }
 }
 
-fn new_text() -> Result<Pin<KBox<Text>>> {
-    KBox::pin_init(new_mutex!(KVec::new(), "mars::text"), GFP_KERNEL)
-}
-
 /// # Safety
 ///
 /// Called by the kernel with an entry of a text, a kernel buffer of `*len` bytes, and a position.
@@ -140,20 +129,22 @@ unsafe extern "C" fn handle_text(
     pos: *mut bindings::loff_t,
 ) -> c_int {
     // SAFETY: By the contract of this function; the text lives as long as the table.
-    let (text, buffer, len, pos) = unsafe {
+    let (text, max, buffer, len, pos) = unsafe {
         let text = &*(*table).data.cast::<Text>();
+        let max = (*table).maxlen as usize;
         let buffer = core::slice::from_raw_parts_mut(buffer.cast::<u8>(), *len);
-        (text, buffer, &mut *len, &mut *pos)
+        (text, max, buffer, &mut *len, &mut *pos)
     };
     from_result(|| {
         let at = usize::try_from(*pos).map_err(|_| EINVAL)?;
         let mut text = text.lock();
         if write != 0 {
+            let begin = if at == 0 { 0 } else { text.len() };
+            if at != begin || at + buffer.len() > max {
+                return Err(EFBIG);
+            }
             if at == 0 {
                 *text = KVec::new();
-            }
-            if at != text.len() || at + buffer.len() > TEXT_MAX {
-                return Err(EFBIG);
             }
             text.extend_from_slice(buffer, GFP_KERNEL)?;
         } else {
