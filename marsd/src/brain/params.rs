@@ -63,7 +63,10 @@ impl Brain {
         if is_changed {
             let secs = self.params.get(Param::NetworkIoTimeout);
             self.net.set_silence_secs(secs);
-            self.check_space();
+            // At the start it is not yet known what the shims do: the first sign of life looks at the space.
+            if self.alive_at.is_some() {
+                self.check_space();
+            }
         }
         self.limit_transfer();
         self.publish_rates(now);
