@@ -38,10 +38,12 @@ impl Node {
     /// `MARS_TESTS_KMOD` names the nodes whose devices the kernel module serves, separated by spaces.
     fn shim_option(&self) -> &'static str {
         let names = std::env::var("MARS_TESTS_KMOD").unwrap_or_default();
-        if names.split_whitespace().any(|name| name == self.name()) {
+        if names.is_empty() {
+            ""
+        } else if names.split_whitespace().any(|name| name == self.name()) {
             " --shim kmod"
         } else {
-            ""
+            " --shim user"
         }
     }
 
