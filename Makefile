@@ -4,6 +4,8 @@ CARGO ?= cargo
 prefix ?= /usr/local
 sbindir ?= $(prefix)/sbin
 datadir ?= $(prefix)/share
+unitdir ?= /etc/systemd/system
+udevrulesdir ?= /etc/udev/rules.d
 APT_PACKAGES = e2fsprogs fio gcc iproute2 libc6-dev libssl-dev make nftables openssh-client openssh-server \
 	pkg-config rsync util-linux xfsprogs
 VM_PACKAGES = bc bison dmsetup flex kmod libclang-common-14-dev libclang1-14 libelf-dev qemu-system-x86 xz-utils
@@ -58,12 +60,16 @@ lint: deps ## Check formatting and run clippy, warnings are errors
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 
-install: deps ## Install programs, manual pages and completions (DESTDIR, prefix=/usr/local); programs also as MARSADM and MARS-STATUS
+install: deps ## Install programs (also as MARSADM and MARS-STATUS), service, manual pages, completions (DESTDIR, prefix=/usr/local)
 	$(CARGO) build --release $(addprefix --package ,$(PROGRAMS))
 	install -d $(DESTDIR)$(sbindir)
 	install -m 755 $(addprefix $${CARGO_TARGET_DIR:-target}/release/,$(PROGRAMS)) $(DESTDIR)$(sbindir)
 	ln -sf marsadm $(DESTDIR)$(sbindir)/MARSADM
 	ln -sf mars-status $(DESTDIR)$(sbindir)/MARS-STATUS
+	install -d $(DESTDIR)$(unitdir) $(DESTDIR)$(udevrulesdir)
+	sed 's|@sbindir@|$(sbindir)|' marsd/systemd/marsd.service.in >$(DESTDIR)$(unitdir)/marsd.service
+	chmod 644 $(DESTDIR)$(unitdir)/marsd.service
+	install -m 644 marsd/systemd/60-mars.rules $(DESTDIR)$(udevrulesdir)
 	install -d $(DESTDIR)$(datadir)/man/man8 $(DESTDIR)$(datadir)/bash-completion/completions \
 	    $(DESTDIR)$(datadir)/zsh/site-functions $(DESTDIR)$(datadir)/fish/vendor_completions.d
 	@set -e; for program in 'marsd generate' 'marsadm generate' 'mars-status --generate'; do \

@@ -159,6 +159,18 @@ impl LoopDevice {
     pub fn forget(&self) {
         // Best effort: the number of the binding tells an old record from a new one.
         let _ = std::fs::remove_file(record_path(&self.backing));
+        let _ = std::fs::remove_file(udev_path(&self.backing));
+    }
+
+    /// Tells udev, and through it systemd, that the device is ready at `node`.
+    pub fn announce(&self, node: &Path) {
+        let name = format!("MARS_DEVICE={}\n", node.display());
+        let told = std::fs::write(udev_path(&self.backing), name)
+            .and_then(|()| std::fs::write(self.sysfs("uevent"), "change"));
+        if let Err(e) = told {
+            // Only what waits for the device by means of udev notices.
+            tracing::info!("udev is not told of {}: {e}", node.display());
+        }
     }
 
     /// The device that was bound last to `backing`, as it was recorded.
@@ -310,8 +322,17 @@ pub fn release_stale(backing: &Path) {
 
 /// Beside the mount point: number of the loop device and of its binding.
 fn record_path(backing: &Path) -> PathBuf {
+    beside(backing, ".loop")
+}
+
+/// Beside the mount point: the name of the device, for the rules of udev.
+fn udev_path(backing: &Path) -> PathBuf {
+    beside(backing, ".udev")
+}
+
+fn beside(backing: &Path, suffix: &str) -> PathBuf {
     let mut path = backing.as_os_str().to_owned();
-    path.push(".loop");
+    path.push(suffix);
     path.into()
 }
 

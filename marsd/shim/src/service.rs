@@ -338,6 +338,7 @@ impl Service {
             self.serve_new(tick)?
         };
         served.device.make_node(&node)?;
+        served.device.announce(&node);
         if let Some(attached) = &mut self.attached {
             attached.served = Some(served);
         }
