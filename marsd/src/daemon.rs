@@ -45,11 +45,13 @@ pub struct Options {
     pub shim_exe: PathBuf,
     /// This program.
     pub own_exe: PathBuf,
+    /// Least level of messages of the shims.
+    pub log_level: String,
 }
 
 type Failure = Box<dyn Error + Send + Sync>;
 
-/// Runs the daemon until SIGTERM or SIGINT.
+/// Runs the daemon until SIGTERM or SIGINT ends it in good order; a second signal ends it at once.
 ///
 /// # Errors
 /// No tree at the place, another marsd runs on it, the port is taken, or the system refuses something needed.
@@ -61,6 +63,7 @@ pub async fn run(options: Options) -> Result<(), Failure> {
         device_dir,
         shim_exe,
         own_exe,
+        log_level,
     } = options;
     if !env.dir.join("ips").is_dir() {
         return Err(format!(
@@ -104,6 +107,7 @@ pub async fn run(options: Options) -> Result<(), Failure> {
         shims: ShimContext {
             run_dir: env.run.clone(),
             exe: shim_exe,
+            log_level,
             events: events.clone(),
         },
         net: net.clone(),
@@ -173,11 +177,15 @@ fn spawn_signals(events: UnboundedSender<Event>) -> io::Result<()> {
     let mut term = signal(SignalKind::terminate())?;
     let mut int = signal(SignalKind::interrupt())?;
     tokio::spawn(async move {
-        tokio::select! {
-            _ = term.recv() => {}
-            _ = int.recv() => {}
+        loop {
+            tokio::select! {
+                _ = term.recv() => {}
+                _ = int.recv() => {}
+            }
+            if events.send(Event::Stop).is_err() {
+                return;
+            }
         }
-        let _ = events.send(Event::Stop);
     });
     Ok(())
 }

@@ -10,6 +10,7 @@ pub mod net;
 pub mod params;
 pub mod serve;
 pub mod shims;
+pub mod supervisor;
 pub mod transfer;
 pub mod watch;
 pub mod work;

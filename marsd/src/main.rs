@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
+use mars_messages::{Levels, Setup};
 use mars_tree::Env;
-use tracing_subscriber::EnvFilter;
 
 /// The brain of MARS: watches the symlink tree, drives sync, replay and switches, talks to the other nodes.
 ///
@@ -34,6 +34,9 @@ struct Args {
     /// The user-space shim, if it is not beside this program.
     #[arg(long, env = "MARS_SHIM")]
     shim_program: Option<PathBuf>,
+    /// Least level of messages: error, warn, info, debug, trace or off; or MODULE=LEVEL, separated by commas.
+    #[arg(long, value_name = "LEVEL", default_value = "info", env = "MARS_LOG")]
+    log_level: Levels,
 }
 
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
@@ -41,6 +44,8 @@ enum ShimKind {
     /// The user-space process over FUSE and loop.
     User,
 }
+
+type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 fn main() -> ExitCode {
     let mut words = std::env::args_os().skip(1);
@@ -52,20 +57,30 @@ fn main() -> ExitCode {
         return manual::generate(Args::command(), words.next());
     }
     let args = Args::parse();
-    let filter = EnvFilter::try_from_env("MARS_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    let colours = nix::unistd::isatty(std::io::stderr()).unwrap_or(false);
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(colours)
-        .init();
     match start(args) {
+        Ok(code) => code,
+        Err(why) => {
+            eprintln!("marsd: {why}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn start(args: Args) -> Result<ExitCode, Failure> {
+    let env = Env::from_env()?;
+    let setup = Setup {
+        levels: args.log_level.clone(),
+        env: env.clone(),
+        resource: None,
+    };
+    let _messages = mars_messages::start(setup)?;
+    Ok(match serve(args, env) {
         Ok(()) => ExitCode::SUCCESS,
         Err(why) => {
             tracing::error!("{why}");
             ExitCode::FAILURE
         }
-    }
+    })
 }
 
 /// The remote shell of rsync: hidden, started by rsync itself.
@@ -83,9 +98,8 @@ fn bridge(socket: Option<&Path>) -> ExitCode {
     }
 }
 
-fn start(args: Args) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+fn serve(args: Args, env: Env) -> Result<(), Failure> {
     let ShimKind::User = args.shim;
-    let env = Env::from_env()?;
     let own_exe = std::env::current_exe()?;
     let shim_exe = args
         .shim_program
@@ -104,6 +118,7 @@ fn start(args: Args) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
         device_dir: args.device_dir,
         shim_exe,
         own_exe,
+        log_level: args.log_level.to_string(),
     };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()

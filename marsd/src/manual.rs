@@ -19,7 +19,13 @@ Environment:
   MARS_HOST  name of this node, default uname -n
   MARS_RUN   sockets, mount points and parameters (sys/), default /run/mars
   MARS_CONF  file of permanent parameters, default /etc/mars.conf
-  MARS_LOG   level of messages: error, warn, info, debug; default info";
+  MARS_LOG   as --log-level
+
+SIGTERM ends it in good order: devices that nobody uses are given up, the others are served on by their shims. A second one
+ends it at once. With NOTIFY_SOCKET and WATCHDOG_USEC it works as a service of systemd of Type=notify.
+
+Messages go to stderr (or the journal), warnings and errors also to MARS_RUN/sys for mars-status --debug, and all of them to
+MARS_DIR/log.txt if that file exists.";
 
 const PARAMETERS: &str = "\
 One file each in MARS_RUN/sys (or /proc/sys/mars, where a kernel module has it), to be read and, until the next
@@ -37,9 +43,9 @@ such links below resource-NAME/. 0 is no limit, unless said otherwise.
 
 const EXAMPLES: &str = "\
 In the foreground, with all messages:
-    MARS_LOG=debug marsd
-As a service that is started again whenever it ends, without its shims:
-    systemd-run --unit=marsd -p Restart=always -p KillMode=process marsd
+    marsd --log-level debug
+As a service that is started again whenever it ends:
+    systemctl enable --now marsd
 On another port (which the own ips/ip-HOST has to name as well):
     marsd --port 7778
 No more than 20 MiB/s to and from the other nodes, until it is started again:

@@ -10,6 +10,7 @@ use mars_tree::TreeDir;
 use mars_tree::unlogged::UnloggedMap;
 use tokio::sync::mpsc::{self, UnboundedSender};
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use crate::brain::Event;
 use crate::net::{
@@ -92,7 +93,13 @@ impl Service for Serving {
             }
             StreamRequest::Rsync => {
                 let mirror = self.mirror.clone();
-                Box::pin(async move { Ok(mirror.serve(stream).await?) })
+                let (events, began) = (self.events.clone(), Instant::now());
+                Box::pin(async move {
+                    let _ = events.send(Event::Mirroring(peer.clone(), began, false));
+                    let served = mirror.serve(stream).await;
+                    let _ = events.send(Event::Mirroring(peer, began, true));
+                    Ok(served?)
+                })
             }
             StreamRequest::Fetch {
                 resource,

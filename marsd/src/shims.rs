@@ -28,6 +28,8 @@ pub struct ShimContext {
     pub run_dir: PathBuf,
     /// The executable.
     pub exe: PathBuf,
+    /// Least level of its messages.
+    pub log_level: String,
     /// The brain.
     pub events: UnboundedSender<Event>,
 }
@@ -124,7 +126,9 @@ impl ShimContext {
             .arg("--resource")
             .arg(res.as_str())
             .arg("--run-dir")
-            .arg(&self.run_dir);
+            .arg(&self.run_dir)
+            .arg("--log-level")
+            .arg(&self.log_level);
         if let Some(mib) = dirty_mib {
             command.arg("--dirty-mib").arg(mib.to_string());
         }

@@ -146,6 +146,7 @@ fn an_unknown_peer_and_a_wrong_key_get_no_byte() -> Result {
         let wrong = "0123456789abcdef".repeat(4);
         a.run(&format!("marsd=$(pidof marsd); kill $marsd; while kill -0 $marsd 2>/dev/null; do sleep 0.05; done; ln -sfn {wrong} /mars/{key}; touch -h -d '+1 hour' /mars/{key}"))?;
         a.start_marsd()?;
+        cluster.wait_device(a)?;
         load(a, DEVICE, 1)?;
         assert!(!is_caught_up(a, b, RESOURCE));
         cluster.wait("the wrong key is reported", 30, || {

@@ -5,9 +5,11 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use mars_core::ResourceName;
+use mars_messages::{Levels, Setup};
 use mars_shim::process::{catch_signals, protect};
 use mars_shim::server::{End, Server};
 use mars_shim::service::Service;
+use mars_tree::Env;
 
 /// Serves the block device of one MARS resource and logs its writes. Started by marsd.
 #[derive(Debug, Parser)]
@@ -22,16 +24,35 @@ struct Args {
     /// Most MiB that are kept in memory before they are written back [default: a sixteenth of the memory, 64 to 1024].
     #[arg(long, value_parser = clap::value_parser!(u64).range(4..=65536))]
     dirty_mib: Option<u64>,
+    /// Least level of messages: error, warn, info, debug, trace or off; or MODULE=LEVEL, separated by commas.
+    #[arg(long, value_name = "LEVEL", default_value = "info", env = "MARS_LOG")]
+    log_level: Levels,
 }
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    let filter = tracing_subscriber::EnvFilter::try_from_env("MARS_LOG")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .init();
+    let env = match Env::from_env() {
+        Ok(env) => env,
+        Err(e) => {
+            eprintln!("mars-shim: {e}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let setup = Setup {
+        levels: args.log_level.clone(),
+        env: Env {
+            run: args.run_dir.clone(),
+            ..env
+        },
+        resource: Some(args.resource.clone()),
+    };
+    let _messages = match mars_messages::start(setup) {
+        Ok(messages) => messages,
+        Err(e) => {
+            eprintln!("mars-shim: {e}");
+            return ExitCode::FAILURE;
+        }
+    };
     match serve(&args) {
         Ok(_) => ExitCode::SUCCESS,
         Err(e) => {

@@ -48,7 +48,14 @@ impl Brain {
         let Some(res) = self.resources.get_mut(name) else {
             return;
         };
-        let facts = res.facts(offers, self.space, now);
+        let facts = Facts {
+            stopping: self.stopping.is_some(),
+            unheard: self.unheard.is_some(),
+            ..res.facts(offers, self.space, now)
+        };
+        if facts.stopping {
+            res.verify.cancel();
+        }
         let mut plan = plan(view, &facts, &self.me);
         if matches!(res.shim, Shim::Starting(_)) {
             plan = Plan::default();
@@ -65,7 +72,9 @@ impl Brain {
         let error = res.visible_error(plan.error.take().or(shim_error), waiting, now);
         res.seen.error = error;
         self.act(name, plan, now);
-        self.act_verify(name, &facts, now);
+        if !facts.stopping {
+            self.act_verify(name, &facts, now);
+        }
         self.watch_disk(name);
         self.offer_logs(name, now);
         self.publish(name, &facts, now);

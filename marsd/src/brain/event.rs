@@ -11,6 +11,7 @@ use mars_core::verify::VerifyOutcome;
 use mars_core::{HostName, LogName, ReplayPos, ResourceName, Tree};
 use mars_tree::control_socket::ControlSocket;
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 
 use crate::net::{Announce, PeerConn};
 use crate::work::{LogPart, Traffic};
@@ -24,8 +25,10 @@ pub enum Event {
     Lost,
     /// Time passed.
     Tick,
-    /// End the daemon.
+    /// End the daemon; at once, if it comes again.
     Stop,
+    /// A peer mirrors the tree since that time; and whether it has ended.
+    Mirroring(HostName, Instant, bool),
     /// A connection to a peer stands.
     PeerUp(HostName, PeerConn),
     /// It broke, or could not be made: why.

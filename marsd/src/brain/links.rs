@@ -146,6 +146,7 @@ impl Brain {
 
     /// Merges what was mirrored from a peer.
     pub(super) fn apply_staged(&mut self, peer: &HostName, staged: &Tree, problems: Vec<Problem>) {
+        let _about = tracing::error_span!("staged", %peer).entered();
         for Problem { path, cause } in problems {
             self.warn_once(&format!("{path} from {peer}"), &cause);
         }
@@ -187,10 +188,16 @@ impl Brain {
     /// Warns about a path, once for each different cause.
     pub(super) fn warn_once(&mut self, path: &str, cause: &str) {
         if self.warned.get(path).map(String::as_str) != Some(cause) {
-            tracing::warn!("{path}: {cause}");
+            let resource = resource_of(path).map(tracing::field::display);
+            tracing::warn!(resource, "{path}: {cause}");
             self.warned.insert(path.into(), cause.into());
         }
     }
+}
+
+/// The resource that a path of the tree belongs to.
+fn resource_of(path: &str) -> Option<&str> {
+    path.strip_prefix("resource-")?.split('/').next()
 }
 
 fn parse_log(path: &str) -> Option<(ResourceName, LogName)> {

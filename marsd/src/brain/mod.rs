@@ -11,6 +11,7 @@ mod res;
 mod shim_events;
 mod space;
 mod spawn;
+mod stop;
 mod verify;
 mod verify_run;
 mod work_events;
@@ -23,7 +24,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use mars_core::plan::{DeleteStep, deleted_resources, plan_delete};
-use mars_core::{HostName, Lamport, LinkPath, ResourceName, Tree};
+use mars_core::{HostName, Lamport, LinkPath, ResourceName, Switch, Tree};
 use mars_tree::TreeDir;
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 
@@ -31,13 +32,15 @@ use crate::net::{Announce, NetContext};
 use crate::params::Params;
 use crate::serve::Sources;
 use crate::shims::ShimContext;
+use crate::supervisor::{self, Watchdog};
 use crate::transfer::Transfer;
 use crate::work::LogBoard;
 
 pub use event::{Event, ShimEvent, VerifyAsk, VerifyGrant, WorkEvent};
 use params::NodeMeters;
 use peers::Peer;
-use res::Res;
+use res::{Res, Shim};
+use stop::Stopping;
 
 /// Time between two ticks.
 pub const TICK: Duration = Duration::from_millis(100);
@@ -45,6 +48,10 @@ pub const TICK: Duration = Duration::from_millis(100);
 const ALIVE: Duration = Duration::from_secs(5);
 /// Time between two readings of the whole tree.
 const RESCAN: Duration = Duration::from_secs(10);
+/// How long a new daemon waits for what the other nodes say before it begins to log as primary.
+const HEAR_LATE: Duration = Duration::from_secs(5);
+/// How long the start may take until the devices of this node are served; then it counts as done all the same.
+const READY_LATE: Duration = Duration::from_secs(10);
 /// Events applied before the next planning, at most.
 const BATCH: usize = 256;
 
@@ -110,6 +117,12 @@ pub struct Brain {
     peers_dirty: bool,
     orders_dirty: bool,
     warned: HashMap<String, String>,
+    stopping: Option<Stopping>,
+    /// Peers whose tree was not yet read since the start, and until when that is waited for.
+    unheard: Option<(BTreeSet<HostName>, Instant)>,
+    watchdog: Watchdog,
+    /// Until when the devices of this node may hold up readiness; `None` once it was told.
+    unready: Option<Instant>,
     space: Space,
     alive_at: Option<Instant>,
     reloaded_at: Instant,
@@ -156,6 +169,10 @@ impl Brain {
             peers_dirty: true,
             orders_dirty: true,
             warned: HashMap::new(),
+            stopping: None,
+            unheard: None,
+            watchdog: Watchdog::from_env(),
+            unready: Some(now + READY_LATE),
             space: Space::default(),
             alive_at: None,
             reloaded_at: now,
@@ -163,11 +180,13 @@ impl Brain {
         };
         brain.reload(now);
         brain.check_params(now);
+        let peers = brain.tree.hosts().filter(|host| **host != brain.me);
+        brain.unheard = Some((peers.cloned().collect(), now + HEAR_LATE));
         brain.adopt_shims();
         brain
     }
 
-    /// Runs until [`Event::Stop`].
+    /// Runs until the end that [`Event::Stop`] begins is reached.
     pub async fn run(mut self, mut events: UnboundedReceiver<Event>) {
         loop {
             let Some(event) = events.recv().await else {
@@ -176,20 +195,43 @@ impl Brain {
             let now = Instant::now();
             let mut next = Some(event);
             for _ in 0..BATCH {
-                match next {
-                    Some(Event::Stop) => return self.stop(),
-                    Some(event) => self.apply(event, now),
-                    None => break,
-                }
+                let Some(event) = next else { break };
+                self.apply(event, now);
                 next = events.try_recv().ok();
             }
-            if let Some(Event::Stop) = next {
-                return self.stop();
-            } else if let Some(event) = next {
+            if let Some(event) = next {
                 self.apply(event, now);
             }
             self.settle(now);
+            self.watchdog.beat(now);
+            self.report_ready(now);
+            if self.is_stopped(now) {
+                return self.say_stopped();
+            }
         }
+    }
+
+    /// Tells the service manager when all devices that this node should serve are served, or late.
+    fn report_ready(&mut self, now: Instant) {
+        let Some(late) = self.unready else { return };
+        let served = |name: &ResourceName| {
+            let shim = self.resources.get(name).map(|res| &res.shim);
+            matches!(shim, Some(Shim::Up(up)) if up.status.device.is_some())
+        };
+        let mine: Vec<ResourceName> = self
+            .tree
+            .resources()
+            .filter(|name| {
+                let view = self.tree.resource(name);
+                view.is_designated_primary(&self.me) && view.switch(&self.me, Switch::Attach)
+            })
+            .collect();
+        let count = mine.iter().filter(|name| served(name)).count();
+        if count < mine.len() && now < late {
+            return;
+        }
+        supervisor::tell_ready(&format!("{count} of {} devices are served", mine.len()));
+        self.unready = None;
     }
 
     fn apply(&mut self, event: Event, now: Instant) {
@@ -197,11 +239,19 @@ impl Brain {
             Event::Changed(paths) => self.apply_changed(&paths),
             Event::Lost => self.reload(now),
             Event::Tick => self.apply_tick(now),
-            Event::Stop => {}
+            Event::Stop => self.begin_stop(now),
+            Event::Mirroring(peer, began, ended) => {
+                self.apply_mirroring(&peer, began, ended, now);
+            }
             Event::PeerUp(peer, conn) => self.apply_peer_up(&peer, conn),
             Event::PeerDown(peer, why) => self.apply_peer_down(&peer, &why),
             Event::Offers(peer, res, logs) => self.apply_offers(&peer, res, logs),
-            Event::Staged(peer, tree, problems) => self.apply_staged(&peer, &tree, problems),
+            Event::Staged(peer, tree, problems) => {
+                self.apply_staged(&peer, &tree, problems);
+                if let Some((peers, _)) = &mut self.unheard {
+                    peers.remove(&peer);
+                }
+            }
             Event::Subscribe(peer, tx) => self.apply_subscribe(peer, tx),
             Event::EndPosition(res, answer) => self.apply_end_position(&res, answer),
             Event::Shim(res, generation, event) => self.apply_shim(res, generation, event, now),
@@ -214,14 +264,20 @@ impl Brain {
         if now >= self.reloaded_at + RESCAN {
             self.reload(now);
         }
-        if self.alive_at.is_none_or(|at| now >= at + ALIVE) {
+        if self.stopping.is_none() && self.alive_at.is_none_or(|at| now >= at + ALIVE) {
             self.alive_at = Some(now);
             self.stamp_link(LinkPath::Alive(self.me.clone()), "1");
             self.check_space();
             self.orders_dirty = true;
         }
+        let heard = |(peers, late): &mut (BTreeSet<_>, _)| peers.is_empty() || now >= *late;
+        if self.unheard.take_if(heard).is_some() {
+            self.dirty.extend(self.resources.keys().cloned());
+        }
         if self.ticks % 10 == 0 {
             self.check_params(now);
+        }
+        if self.ticks % 10 == 0 && self.stopping.is_none() {
             self.make_room();
         }
         // Throttled links and retries.
@@ -259,7 +315,7 @@ impl Brain {
                     tracing::info!(resource = %res, "{log} is deleted by order");
                     match self.dir.remove_log(&res, &log) {
                         Ok(()) => self.board.forget(&res, &log),
-                        Err(e) => self.warn_once(&log.to_string(), &e.to_string()),
+                        Err(e) => self.warn_once(&format!("resource-{res}/{log}"), &e.to_string()),
                     }
                     self.refresh_log(&res, &log);
                 }
@@ -304,19 +360,5 @@ impl Brain {
                 Err(e) => self.warn_once(&format!("resource-{res}"), &e.to_string()),
             }
         }
-    }
-
-    /// Ends: shims go on, a later marsd finds them.
-    fn stop(mut self) {
-        let names: Vec<ResourceName> = self.resources.keys().cloned().collect();
-        for res in names {
-            self.publish_now(&res);
-            if let Some(state) = self.resources.get_mut(&res) {
-                state.cancel_all();
-            }
-        }
-        self.stamp_link(LinkPath::Alive(self.me.clone()), "0");
-        self.send_announcements();
-        tracing::info!("stopped; devices are served on by their shims");
     }
 }

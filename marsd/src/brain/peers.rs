@@ -9,6 +9,7 @@ use mars_core::{HostName, LinkPath, ResourceName};
 use tokio::sync::mpsc::{self, Receiver, UnboundedSender};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout_at};
+use tracing::Instrument;
 
 use super::{Brain, Event};
 use crate::net::{
@@ -66,12 +67,14 @@ impl Brain {
         self.net.directory().replace(entries);
         for host in hosts {
             if !self.peers.contains_key(&host) {
-                let task = tokio::spawn(keep_connected(PeerTask {
+                let work = keep_connected(PeerTask {
                     net: self.net.clone(),
                     peer: host.clone(),
                     staging: self.dir.root().join(".staging").join(host.as_str()),
                     events: self.events.clone(),
-                }));
+                });
+                let about = tracing::error_span!("peer", peer = %host);
+                let task = tokio::spawn(work.instrument(about));
                 let peer = Peer {
                     task,
                     conn: None,
@@ -151,7 +154,8 @@ impl PeerTask {
     async fn follow(&self, conn: &PeerConn) -> String {
         let (sink, mut announced) = mpsc::channel(QUEUE);
         let watched = conn.clone();
-        let watcher = tokio::spawn(async move { watch_client(&watched, sink).await });
+        let watcher = async move { watch_client(&watched, sink).await };
+        let watcher = tokio::spawn(watcher.in_current_span());
         if self
             .events
             .send(Event::PeerUp(self.peer.clone(), conn.clone()))

@@ -46,6 +46,7 @@ pub(super) enum Shim {
 /// A connected shim.
 #[derive(Debug)]
 pub(super) struct ShimUp {
+    name: ResourceName,
     pub(super) socket: Arc<ControlSocket>,
     pub(super) status: ShimStatus,
     pub(super) hold: Option<(Resume, OwnedFd)>,
@@ -57,16 +58,20 @@ pub(super) struct ShimUp {
     /// No further request of that kind before this time.
     pub(super) quiet_until: Option<Instant>,
     pub(super) stopped: bool,
+    /// The daemon ends, and the device is in use: the shim goes on without it.
+    pub(super) kept: bool,
     pub(super) queries: BTreeMap<u64, PositionQuery>,
 }
 
 impl ShimUp {
     pub(super) fn new(
+        name: ResourceName,
         socket: Arc<ControlSocket>,
         status: ShimStatus,
         hold: Option<(Resume, OwnedFd)>,
     ) -> Self {
         Self {
+            name,
             socket,
             status,
             hold,
@@ -75,6 +80,7 @@ impl ShimUp {
             stopping: false,
             quiet_until: None,
             stopped: false,
+            kept: false,
             queries: BTreeMap::new(),
         }
     }
@@ -84,7 +90,7 @@ impl ShimUp {
         let id = self.next_id;
         self.next_id += 1;
         if let Err(e) = self.socket.send(&Request { id, verb }, None) {
-            tracing::warn!("{e}");
+            tracing::warn!(resource = %self.name, "{e}");
         }
         id
     }
@@ -263,6 +269,8 @@ impl Res {
             exhausted: space.exhausted,
             full: space.full,
             passed: self.passed_log(),
+            stopping: false,
+            unheard: false,
         }
     }
 

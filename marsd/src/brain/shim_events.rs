@@ -53,7 +53,10 @@ impl Brain {
         let Some(Shim::Up(up)) = self.resources.get_mut(name).map(|r| &mut r.shim) else {
             return;
         };
-        let quiet = up.pending.is_some() || up.stopped || up.quiet_until.is_some_and(|t| now < t);
+        let quiet = up.pending.is_some()
+            || up.stopped
+            || up.kept
+            || up.quiet_until.is_some_and(|t| now < t);
         let verb = match plan {
             ShimPlan::Rotate(log) => Verb::Log { log, pos: 0 },
             ShimPlan::Resize(size_bytes) => Verb::Resize { size_bytes },
@@ -140,7 +143,12 @@ impl Brain {
                 };
                 res.shim_tries = 0;
                 res.failed = None;
-                res.shim = Shim::Up(Box::new(ShimUp::new(socket, status.clone(), hold)));
+                res.shim = Shim::Up(Box::new(ShimUp::new(
+                    name.clone(),
+                    socket,
+                    status.clone(),
+                    hold,
+                )));
                 tracing::info!(resource = %name, "device {} is served", status.device.as_deref().unwrap_or("(none)"));
                 self.take_status(&name, &status);
             }
@@ -229,14 +237,18 @@ impl Brain {
             up.pending = None;
             match &result {
                 Ok(_) => up.stopped = up.stopping,
+                Err(Refusal::Busy { device, by }) if self.stopping.is_some() => {
+                    up.kept = true;
+                    tracing::info!(resource = %name, "{device} is in use ({by}): its shim goes on");
+                }
                 Err(Refusal::Busy { device, by }) => {
                     up.quiet_until = Some(now + BUSY_RETRY);
                     let text = format!("{device} is in use ({by}): it goes when it is closed");
-                    self.warn_once(&format!("resource {name}"), &text);
+                    self.warn_once(&format!("resource-{name}"), &text);
                 }
                 Err(other) => {
                     up.quiet_until = Some(now + BUSY_RETRY);
-                    self.warn_once(&format!("shim of {name}"), &other.to_string());
+                    self.warn_once(&format!("resource-{name}"), &format!("its shim: {other}"));
                 }
             }
         }

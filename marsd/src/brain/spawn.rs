@@ -11,6 +11,7 @@ use mars_tree::passed::load_passed;
 use mars_tree::source::store_sync_source;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::watch;
+use tracing::Instrument;
 
 use super::res::{FetchRun, ReplayRun, SyncRun};
 use super::{Brain, Event, WorkEvent};
@@ -107,7 +108,10 @@ impl Brain {
             run,
         };
         let tail = own.then_some(safe);
-        tokio::task::spawn_blocking(move || run_replay(job, cancel, &reporter, tail));
+        let about = tracing::error_span!("replay", resource = %name);
+        tokio::task::spawn_blocking(move || {
+            about.in_scope(|| run_replay(job, cancel, &reporter, tail));
+        });
     }
 
     /// After pass-through the disk is newer than the own logs before the mark: they are not applied again, and the
@@ -184,11 +188,13 @@ impl Brain {
             run,
         };
         let traffic = self.transfer.traffic(name);
-        tokio::spawn(async move {
+        let about = tracing::error_span!("fetch", resource = %name, peer = %conn.peer());
+        let work = async move {
             let path = (path, boundary);
             let result = run_fetch(&conn, path, traffic, &log, cancel, &reporter).await;
             reporter.send(WorkEvent::FetchEnded(log, result.err()));
-        });
+        };
+        tokio::spawn(work.instrument(about));
     }
 
     /// Syncs from `want`, or not.
@@ -254,7 +260,7 @@ impl Brain {
         };
         let (cancel, run) = (Cancel::new(), res.next_run());
         res.seen.synced_once = true;
-        tracing::info!(resource = %name, "sync from {peer} begins at byte {start} of {size}");
+        tracing::info!(resource = %name, peer = %peer, "sync from {peer} begins at byte {start} of {size}");
         res.sync = Some(SyncRun {
             run,
             peer,
@@ -287,10 +293,12 @@ impl Brain {
             cancel,
         };
         let traffic = self.transfer.traffic(name);
-        tokio::spawn(async move {
+        let about = tracing::error_span!("sync", resource = %name, peer = %conn.peer());
+        let work = async move {
             let result = run_sync(&conn, &request, job, traffic, &reporter).await;
             reporter.send(WorkEvent::SyncEnded(result));
-        });
+        };
+        tokio::spawn(work.instrument(about));
     }
 }
 
@@ -314,7 +322,7 @@ fn run_replay(job: ReplayJob, cancel: Cancel, reporter: &Reporter, tail: Option<
             damaged: false,
         },
         Err(ReplayError::Invalid { pos, cause, .. }) if tail.is_some_and(|safe| pos >= safe) => {
-            tracing::info!(resource = %reporter.res, "the own log ends at byte {pos}: {cause}");
+            tracing::info!("the own log ends at byte {pos}: {cause}");
             WorkEvent::ReplayEnded {
                 pos: reached,
                 at_end: true,
@@ -349,7 +357,10 @@ async fn run_fetch(
         .map_err(|e| e.to_string())?
         .map_err(|e| format!("{}: {e}", path.display()))?;
     if let Some((pos, cause)) = prepared.invalid {
-        tracing::error!(resource = %reporter.res, "{} is damaged at byte {pos}: {cause}; fetched again from there", path.display());
+        tracing::error!(
+            "{} is damaged at byte {pos}: {cause}; fetched again from there",
+            path.display()
+        );
     }
     let from = prepared.from;
     let request = StreamRequest::Fetch {

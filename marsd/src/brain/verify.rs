@@ -9,6 +9,7 @@ use mars_core::plan::{Facts, VerifyStep, logs_between, plan_verify};
 use mars_core::verify::{VerifyAnswer, VerifyMode, VerifyOrder, VerifyOutcome, VerifyState};
 use mars_core::{HostName, ReplayPos, ResourceName};
 use tokio::sync::oneshot;
+use tracing::Instrument;
 
 use super::spawn::Reporter;
 use super::verify_run::run_verify;
@@ -47,6 +48,11 @@ impl Verify {
     /// Whether the disk is (about to be) held by a comparison.
     pub(super) fn holds(&self) -> bool {
         self.run.as_ref().is_some_and(|r| r.holds)
+    }
+
+    /// Whether a comparison runs.
+    pub(super) fn runs(&self) -> bool {
+        self.run.is_some()
     }
 
     pub(super) fn cancel(&self) {
@@ -138,14 +144,15 @@ impl Brain {
             bytes: 0,
             published: Some((0, now)),
         });
-        tracing::info!(resource = %name, "verify: order {order}, the disk is compared with that of {peer}");
+        tracing::info!(resource = %name, %peer, "verify: order {order}, the disk is compared with that of {peer}");
         self.answer_verify(name, order.number, VerifyState::Running(0));
         let reporter = Reporter {
             events: self.events.clone(),
             res: name.clone(),
             run,
         };
-        tokio::spawn(run_verify(job, reporter));
+        let about = tracing::error_span!("verify", resource = %name, %peer);
+        tokio::spawn(run_verify(job, reporter).instrument(about));
     }
 
     /// Answers what a running comparison waits for, if that is so now, and publishes how far it is.
@@ -282,6 +289,10 @@ impl Brain {
         let Some(ended) = res.verify.run.take_if(|r| r.run == run) else {
             return;
         };
+        if self.stopping.is_some() {
+            // The next daemon carries the order out anew.
+            return;
+        }
         let state = match result {
             Ok(outcome) => {
                 let VerifyOutcome {

@@ -302,8 +302,9 @@ impl Brain {
             (Ok(_), _) => {
                 tracing::warn!(resource = %name, "the sync was overtaken by an invalidate, it begins again")
             }
+            (Err(_), _) if self.stopping.is_some() => {}
             (Err(why), _) => {
-                tracing::warn!(resource = %name, "sync from {}: {why}", sync.peer);
+                tracing::warn!(resource = %name, peer = %sync.peer, "sync from {}: {why}", sync.peer);
                 res.sync_after = Some(now + RETRY);
             }
         }

@@ -175,7 +175,7 @@ fn format_config(mars_dir: &Path, is_root: bool) -> io::Result<String> {
          reverse lookup = no\nforward lookup = no\nnumeric ids = yes\ntimeout = 60\n\
          refuse options = {REFUSED}\n\
          {user}[mars]\npath = {path}\n\
-         exclude = .* log-* /log.txt /*.log /*.status\n"
+         exclude = .* log-* /log.txt* /*.log /*.status\n"
     ))
 }
 

@@ -35,6 +35,18 @@ pub enum StreamRequest {
     },
 }
 
+impl StreamRequest {
+    /// The resource that it is about, if it is about one.
+    pub fn resource(&self) -> Option<&ResourceName> {
+        match self {
+            Self::Watch | Self::Rsync => None,
+            Self::Fetch { resource, .. }
+            | Self::Sync { resource }
+            | Self::SyncGap { resource, .. } => Some(resource),
+        }
+    }
+}
+
 impl std::fmt::Display for StreamRequest {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {

@@ -16,7 +16,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
-use tracing::{debug, warn};
+use tracing::{Instrument, Span, debug, error_span, field, warn};
 use yamux::Mode;
 
 use super::context::NetContext;
@@ -247,7 +247,9 @@ impl Server {
             tokio::select! {
                 Some(stream) = inbound.recv() => {
                     let stream = Stream::new(stream, Arc::clone(&handle), None);
-                    tasks.spawn(serve_stream(Arc::clone(&self.service), stream));
+                    let about = error_span!("stream", peer = %stream.peer(), resource = field::Empty);
+                    let work = serve_stream(Arc::clone(&self.service), stream);
+                    tasks.spawn(work.instrument(about));
                 }
                 Some(_) = tasks.join_next() => {}
                 reason = handle.closed() => {
@@ -310,14 +312,17 @@ async fn serve_stream(service: Arc<dyn Service>, mut stream: Stream) {
     let asked: Result<serde_json::Value, FrameError> =
         match timeout(REQUEST, expect_json(&mut stream)).await {
             Ok(asked) => asked,
-            Err(_) => return debug!(%peer, "a stream without a request is dropped"),
+            Err(_) => return debug!("a stream without a request is dropped"),
         };
     let asked = match asked {
         Ok(asked) => asked,
-        Err(error) => return warn!(%peer, "a stream with a damaged request is dropped: {error}"),
+        Err(error) => return warn!("a stream with a damaged request is dropped: {error}"),
     };
-    let served = match serde_json::from_value(asked) {
+    let served = match serde_json::from_value::<StreamRequest>(asked) {
         Ok(request) => {
+            if let Some(resource) = request.resource() {
+                Span::current().record("resource", field::display(resource));
+            }
             service
                 .serve(peer.clone(), request, Incoming { stream })
                 .await
@@ -329,6 +334,6 @@ async fn serve_stream(service: Arc<dyn Service>, mut stream: Stream) {
         }
     };
     if let Err(error) = served {
-        warn!(%peer, "a stream ended: {error}");
+        warn!("a stream ended: {error}");
     }
 }

@@ -99,6 +99,10 @@ pub struct Facts {
     pub full: bool,
     /// The log behind which the writes of this node went past the logs, if its disk stands there.
     pub passed: Option<LogName>,
+    /// The daemon ends.
+    pub stopping: bool,
+    /// The daemon has just begun, and does not know yet what the other nodes have decided meanwhile.
+    pub unheard: bool,
 }
 
 /// What the shim should do.
@@ -190,6 +194,10 @@ pub fn plan(view: ResourceView<'_>, facts: &Facts, me: &HostName) -> Plan {
     let (Some(pos), Some(size), Some(_)) = (&facts.pos, view.size_bytes(), view.data(me)) else {
         return plan;
     };
+    if facts.stopping {
+        shim::plan_stopping(view, facts, pos, me, &mut plan);
+        return plan;
+    }
     let attached = view.switch(me, Switch::Attach);
     let primary = attached && view.is_designated_primary(me);
     match &facts.shim {
@@ -204,6 +212,10 @@ pub fn plan(view: ResourceView<'_>, facts: &Facts, me: &HostName) -> Plan {
         ShimFacts::Off => {}
     }
     if !attached {
+        return plan;
+    }
+    if primary && facts.unheard {
+        plan.waiting = Some("whether the other nodes have another primary".into());
         return plan;
     }
     let gap = (!primary)

@@ -2,7 +2,7 @@
 
 use alloc::format;
 
-use super::{Facts, Plan, ShimPlan, SwitchStep, own_next, way_back_decided};
+use super::{Facts, Plan, ShimFacts, ShimPlan, SwitchStep, own_next, way_back_decided};
 use crate::control::{ShimState, ShimStatus};
 use crate::name::HostName;
 use crate::position::{LogName, ReplayPos};
@@ -33,11 +33,7 @@ pub(super) fn plan_running(
     primary: bool,
 ) -> ShimPlan {
     if !primary {
-        return if status.state == ShimState::Draining {
-            ShimPlan::Keep
-        } else {
-            ShimPlan::Stop
-        };
+        return plan_end(status);
     }
     let open = status.logs.iter().filter(|l| !l.complete).count();
     if let (ShimState::Logging, Some(newest), true) = (status.state, status.logs.last(), open < 2) {
@@ -56,6 +52,31 @@ pub(super) fn plan_running(
         ShimPlan::Resize(size)
     } else {
         ShimPlan::Keep
+    }
+}
+
+/// A device that is in use stays, whatever is planned.
+fn plan_end(status: &ShimStatus) -> ShimPlan {
+    if status.state == ShimState::Draining {
+        ShimPlan::Keep
+    } else {
+        ShimPlan::Stop
+    }
+}
+
+/// Plans the end of the daemon: nothing new is begun, devices that nobody uses are given up. Only a device that is held
+/// for the successor of a killed shim still gets one: it would fail otherwise.
+pub(super) fn plan_stopping(
+    view: ResourceView<'_>,
+    facts: &Facts,
+    pos: &ReplayPos,
+    me: &HostName,
+    plan: &mut Plan,
+) {
+    match &facts.shim {
+        ShimFacts::Up(status) => plan.shim = plan_end(status),
+        ShimFacts::Down(_) => plan_successor(view, facts, pos, me, plan),
+        ShimFacts::Off => {}
     }
 }
 

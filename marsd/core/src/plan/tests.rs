@@ -455,3 +455,44 @@ fn a_damaged_copy_is_fetched_again_and_a_damaged_source_is_left_out() {
     case.facts.avoid = [host("A"), host("C")].into();
     assert!(case.plan().fetch.is_some(), "it may be mended");
 }
+
+#[test]
+fn a_primary_begins_when_it_has_heard_the_others_but_what_it_serves_it_serves_on() {
+    let mut case = Case::new("A", log(1, "A"), 0);
+    case.file(log(1, "A"), 0).end(0);
+    case.facts.unheard = true;
+    assert_eq!(case.plan().shim, ShimPlan::Keep);
+    assert!(case.plan().waiting.is_some() && case.plan().switch.is_none());
+    case.facts.unheard = false;
+    assert!(matches!(case.plan().shim, ShimPlan::Start(_)));
+    case.facts.unheard = true;
+    case.shim(ShimState::Logging, &[(log(1, "A"), false)]);
+    assert_eq!(case.plan().shim, ShimPlan::Keep);
+    let mut secondary = Case::new("B", log(1, "A"), 0);
+    secondary.facts.unheard = true;
+    secondary.offer("A", log(1, "A"), 100, false);
+    assert!(secondary.plan().fetch.is_some());
+}
+
+#[test]
+fn at_the_end_of_the_daemon_nothing_begins_and_the_device_goes_if_it_can() {
+    let mut case = Case::new("A", log(1, "A"), 0);
+    case.file(log(1, "A"), 0).end(0);
+    assert!(matches!(case.plan().shim, ShimPlan::Start(_)));
+    case.facts.stopping = true;
+    assert_eq!(case.plan(), Plan::default());
+    case.shim(ShimState::Logging, &[(log(1, "A"), false)]);
+    assert_eq!(case.plan().shim, ShimPlan::Stop);
+    case.shim(ShimState::Draining, &[(log(1, "A"), false)]);
+    assert_eq!(case.plan().shim, ShimPlan::Keep);
+    // A device that waits for a successor would fail with the daemon.
+    let loop_device = "/dev/loop0".to_string();
+    case.facts.shim = ShimFacts::Down(Resume { loop_device });
+    assert!(matches!(case.plan().shim, ShimPlan::Start(_)));
+
+    let mut secondary = Case::new("B", log(1, "A"), 0);
+    secondary.offer("A", log(1, "A"), 100, false);
+    assert!(secondary.plan().fetch.is_some());
+    secondary.facts.stopping = true;
+    assert_eq!(secondary.plan(), Plan::default());
+}
