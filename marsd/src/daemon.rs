@@ -21,7 +21,7 @@ use crate::net::{
 };
 use crate::params::Params;
 use crate::serve::{Serving, Sources};
-use crate::shims::ShimContext;
+use crate::shims::{ShimContext, ShimKind};
 use crate::transfer::Transfer;
 use crate::watch;
 use crate::work::LogBoard;
@@ -41,8 +41,8 @@ pub struct Options {
     pub config: PathBuf,
     /// Directory of the devices.
     pub device_dir: PathBuf,
-    /// The user-space shim.
-    pub shim_exe: PathBuf,
+    /// What serves the devices.
+    pub shim: ShimKind,
     /// This program.
     pub own_exe: PathBuf,
     /// Least level of messages of the shims.
@@ -61,7 +61,7 @@ pub async fn run(options: Options) -> Result<(), Failure> {
         port,
         config,
         device_dir,
-        shim_exe,
+        shim,
         own_exe,
         log_level,
     } = options;
@@ -102,11 +102,10 @@ pub async fn run(options: Options) -> Result<(), Failure> {
     let setup = Setup {
         me: env.host.clone(),
         dir: dir.clone(),
-        run_dir: env.run.clone(),
         device_dir,
         shims: ShimContext {
             run_dir: env.run.clone(),
-            exe: shim_exe,
+            kind: shim,
             log_level,
             events: events.clone(),
         },

@@ -6,6 +6,7 @@
 pub mod brain;
 pub mod daemon;
 pub mod disk;
+pub mod kmod;
 pub mod net;
 pub mod params;
 pub mod serve;

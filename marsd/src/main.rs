@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser};
 use mars_messages::{Levels, Setup};
 use mars_tree::Env;
+use marsd::shims::ShimKind;
 
 /// The brain of MARS: watches the symlink tree, drives sync, replay and switches, talks to the other nodes.
 ///
@@ -25,9 +26,9 @@ struct Args {
     /// File of permanent parameters (lines NAME = VALUE); it need not exist.
     #[arg(long, env = "MARS_CONF", default_value = "/etc/mars.conf")]
     config: PathBuf,
-    /// Which shim serves the devices.
-    #[arg(long, value_enum, default_value_t = ShimKind::User)]
-    shim: ShimKind,
+    /// Which shim serves the devices [default: the kernel module if it is loaded].
+    #[arg(long, value_enum)]
+    shim: Option<Shim>,
     /// Directory of the devices.
     #[arg(long, default_value = "/dev/mars")]
     device_dir: PathBuf,
@@ -40,9 +41,11 @@ struct Args {
 }
 
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
-enum ShimKind {
+enum Shim {
     /// The user-space process over FUSE and loop.
     User,
+    /// The kernel module mars.
+    Kmod,
 }
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
@@ -98,25 +101,45 @@ fn bridge(socket: Option<&Path>) -> ExitCode {
     }
 }
 
-fn serve(args: Args, env: Env) -> Result<(), Failure> {
-    let ShimKind::User = args.shim;
-    let own_exe = std::env::current_exe()?;
-    let shim_exe = args
-        .shim_program
-        .unwrap_or_else(|| own_exe.with_file_name("mars-shim"));
-    if !shim_exe.is_file() {
-        return Err(format!(
-            "the shim {} does not exist: name it with --shim-program",
-            shim_exe.display()
-        )
-        .into());
+fn shim_kind(
+    wanted: Option<Shim>,
+    program: Option<PathBuf>,
+    env: &Env,
+    own_exe: &Path,
+) -> Result<ShimKind, String> {
+    let loaded = marsd::kmod::loaded();
+    match wanted {
+        Some(Shim::Kmod) if !loaded => {
+            Err("the kernel module is not loaded: modprobe mars, or use --shim user".into())
+        }
+        Some(Shim::Kmod) => Ok(ShimKind::Kmod {
+            owner: env.host.clone(),
+        }),
+        None if loaded && program.is_none() => Ok(ShimKind::Kmod {
+            owner: env.host.clone(),
+        }),
+        _ => {
+            let exe = program.unwrap_or_else(|| own_exe.with_file_name("mars-shim"));
+            if !exe.is_file() {
+                let exe = exe.display();
+                return Err(format!(
+                    "the shim {exe} does not exist: name it with --shim-program"
+                ));
+            }
+            Ok(ShimKind::User { exe })
+        }
     }
+}
+
+fn serve(args: Args, env: Env) -> Result<(), Failure> {
+    let own_exe = std::env::current_exe()?;
+    let shim = shim_kind(args.shim, args.shim_program, &env, &own_exe)?;
     let options = marsd::daemon::Options {
         env,
         port: args.port,
         config: args.config,
         device_dir: args.device_dir,
-        shim_exe,
+        shim,
         own_exe,
         log_level: args.log_level.to_string(),
     };

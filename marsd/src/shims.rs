@@ -9,26 +9,42 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mars_core::control::{Attach, Message, PROTOCOL, Reply, Request, ShimStatus, Verb};
-use mars_core::{ReplayPos, ResourceName};
+use mars_core::{HostName, ReplayPos, ResourceName};
 use mars_tree::control_socket::{ControlError, ControlSocket};
 use mars_tree::unlogged::UnloggedMap;
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::brain::{Event, ShimEvent};
+use crate::kmod;
 
 /// Longest time for a shim to answer one request while it is started.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 /// Longest time for a new shim to listen on its socket.
 const LISTEN_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// What serves the devices.
+#[derive(Debug, Clone)]
+pub enum ShimKind {
+    /// A process for each resource.
+    User {
+        /// The executable.
+        exe: PathBuf,
+    },
+    /// The kernel module.
+    Kmod {
+        /// This node, to which its resources in the module belong.
+        owner: HostName,
+    },
+}
+
 /// Where shims live and whom they report to.
 #[derive(Debug, Clone)]
 pub struct ShimContext {
     /// Directory of sockets and mount points.
     pub run_dir: PathBuf,
-    /// The executable.
-    pub exe: PathBuf,
-    /// Least level of its messages.
+    /// What serves the devices.
+    pub kind: ShimKind,
+    /// Least level of messages of the shims.
     pub log_level: String,
     /// The brain.
     pub events: UnboundedSender<Event>,
@@ -57,6 +73,32 @@ pub fn socket_path(run_dir: &Path, res: &ResourceName) -> PathBuf {
 }
 
 impl ShimContext {
+    /// Resources whose shims an earlier marsd may have left running.
+    pub fn left_running(&self) -> Vec<ResourceName> {
+        match &self.kind {
+            ShimKind::User { .. } => self.sockets(),
+            ShimKind::Kmod { owner } => kmod::running(owner).unwrap_or_else(|e| {
+                tracing::error!("{e}");
+                Vec::new()
+            }),
+        }
+    }
+
+    fn sockets(&self) -> Vec<ResourceName> {
+        let entries = std::fs::read_dir(&self.run_dir)
+            .into_iter()
+            .flatten()
+            .flatten();
+        entries
+            .filter_map(|entry| {
+                let name = entry.file_name();
+                let name = name.to_string_lossy();
+                let res = name.strip_prefix("shim-")?.strip_suffix(".sock")?;
+                ResourceName::new(res).ok()
+            })
+            .collect()
+    }
+
     /// Starts a shim in a thread; all that comes of it is reported with `generation`.
     pub fn start(&self, res: ResourceName, generation: u64, job: StartJob) {
         let ctx = self.clone();
@@ -64,9 +106,16 @@ impl ShimContext {
             if job.forget_map {
                 forget_map(Path::new(&job.attach.log_dir));
             }
-            ctx.spawn_process(&res, job.dirty_mib)
-                .map_err(|e| format!("start {}: {e}", ctx.exe.display()))?;
-            let mut link = Link::connect(&ctx, &res, generation, LISTEN_TIMEOUT)?;
+            let mut link = match &ctx.kind {
+                ShimKind::User { exe } => {
+                    ctx.spawn_process(exe, &res, job.dirty_mib)
+                        .map_err(|e| format!("start {}: {e}", exe.display()))?;
+                    Link::connect(&ctx, &res, generation, LISTEN_TIMEOUT)?
+                }
+                ShimKind::Kmod { owner } => {
+                    Link::to_kmod(&ctx, owner, (&res, job.dirty_mib), generation)?
+                }
+            };
             link.greet()?;
             link.ask(Verb::Attach(job.attach), job.fuse.as_ref())?;
             let (log, pos) = (job.from.log, job.from.pos);
@@ -84,7 +133,10 @@ impl ShimContext {
     pub fn adopt(&self, res: ResourceName, generation: u64) {
         let ctx = self.clone();
         self.thread(res.clone(), generation, move || {
-            let mut link = Link::connect(&ctx, &res, generation, Duration::ZERO)?;
+            let mut link = match &ctx.kind {
+                ShimKind::User { .. } => Link::connect(&ctx, &res, generation, Duration::ZERO)?,
+                ShimKind::Kmod { owner } => Link::to_kmod(&ctx, owner, (&res, None), generation)?,
+            };
             let status = link.greet()?;
             Ok((link, status))
         });
@@ -120,8 +172,13 @@ impl ShimContext {
     }
 
     /// The process outlives this one: it has a session of its own and keeps nothing of ours but stderr.
-    fn spawn_process(&self, res: &ResourceName, dirty_mib: Option<u64>) -> io::Result<()> {
-        let mut command = Command::new(&self.exe);
+    fn spawn_process(
+        &self,
+        exe: &Path,
+        res: &ResourceName,
+        dirty_mib: Option<u64>,
+    ) -> io::Result<()> {
+        let mut command = Command::new(exe);
         command
             .arg("--resource")
             .arg(res.as_str())
@@ -180,6 +237,25 @@ impl Link {
                 Err(_) => std::thread::sleep(Duration::from_millis(5)),
             }
         };
+        Self::over(socket, ctx, res, generation)
+    }
+
+    fn to_kmod(
+        ctx: &ShimContext,
+        owner: &HostName,
+        (res, dirty_mib): (&ResourceName, Option<u64>),
+        generation: u64,
+    ) -> Result<Self, String> {
+        let socket = kmod::connect(owner, res, dirty_mib).map_err(|e| e.to_string())?;
+        Self::over(socket, ctx, res, generation)
+    }
+
+    fn over(
+        socket: ControlSocket,
+        ctx: &ShimContext,
+        res: &ResourceName,
+        generation: u64,
+    ) -> Result<Self, String> {
         socket
             .set_timeout(Some(ANSWER_TIMEOUT))
             .map_err(|e| e.to_string())?;

@@ -62,8 +62,6 @@ pub struct Setup {
     pub me: HostName,
     /// The tree.
     pub dir: TreeDir,
-    /// Sockets, mount points and generated files.
-    pub run_dir: PathBuf,
     /// Directory of the devices, normally `/dev/mars`.
     pub device_dir: PathBuf,
     /// How shims are started.
@@ -96,7 +94,6 @@ pub struct Brain {
     me: HostName,
     dir: TreeDir,
     device_dir: PathBuf,
-    run_dir: PathBuf,
     shims: ShimContext,
     net: NetContext,
     board: Arc<LogBoard>,
@@ -135,7 +132,6 @@ impl Brain {
         let Setup {
             me,
             dir,
-            run_dir,
             device_dir,
             shims,
             net,
@@ -149,7 +145,6 @@ impl Brain {
             me,
             dir,
             device_dir,
-            run_dir,
             shims,
             net,
             board,

@@ -21,21 +21,7 @@ const SUCCESSORS: u32 = 3;
 impl Brain {
     /// Looks for shims of an earlier marsd.
     pub(super) fn adopt_shims(&mut self) {
-        let Ok(entries) = std::fs::read_dir(&self.run_dir) else {
-            return;
-        };
-        for entry in entries.flatten() {
-            let name = entry.file_name();
-            let name = name.to_string_lossy();
-            let Some(res) = name
-                .strip_prefix("shim-")
-                .and_then(|n| n.strip_suffix(".sock"))
-            else {
-                continue;
-            };
-            let Ok(res) = ResourceName::new(res) else {
-                continue;
-            };
+        for res in self.shims.left_running() {
             let state = self.resources.entry(res.clone()).or_default();
             state.shim = Shim::Starting(None);
             state.shim_gen += 1;

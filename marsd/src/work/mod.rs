@@ -30,7 +30,7 @@ mod replay_tests;
 #[cfg(test)]
 mod sync_tests;
 #[cfg(test)]
-mod testkit;
+pub(crate) mod testkit;
 #[cfg(test)]
 mod verify_tests;
 

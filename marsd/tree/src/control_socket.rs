@@ -13,7 +13,7 @@ use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags,
     SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags, SocketType,
-    accept_with, bind, connect, listen, recvmsg, sendmsg, socket_with,
+    accept_with, bind, connect, listen, recvmsg, sendmsg, socket_with, socketpair,
 };
 
 /// Why a packet was not sent or received.
@@ -75,6 +75,22 @@ impl ControlSocket {
             fd,
             path: path.into(),
         })
+    }
+
+    /// Both ends of a connection within one process; `path` is for messages only.
+    pub fn pair(path: &Path) -> Result<(Self, Self), ControlError> {
+        let (a, b) = socketpair(
+            AddressFamily::UNIX,
+            SocketType::SEQPACKET,
+            SocketFlags::CLOEXEC,
+            None,
+        )
+        .map_err(|e| io("make a socket pair for", path, e))?;
+        let end = |fd| Self {
+            fd,
+            path: path.into(),
+        };
+        Ok((end(a), end(b)))
     }
 
     /// A second handle of the same connection, for a thread that only receives or only sends.
