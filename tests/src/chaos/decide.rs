@@ -141,7 +141,7 @@ impl Decider {
     }
 
     /// The next step.
-    pub fn next(&mut self) -> Decision {
+    pub fn decide(&mut self) -> Decision {
         loop {
             if let Some(decision) = self.draw() {
                 return decision;
@@ -233,7 +233,7 @@ mod tests {
     fn a_seed_gives_the_same_decisions_and_another_seed_others() {
         let draw = |seed| {
             let mut decider = Decider::new(seed, 4);
-            (0..300).map(|_| decider.next()).collect::<Vec<_>>()
+            (0..300).map(|_| decider.decide()).collect::<Vec<_>>()
         };
         assert_eq!(draw(7), draw(7));
         assert_ne!(draw(7), draw(8));
@@ -244,7 +244,7 @@ mod tests {
         let mut decider = Decider::new(3, 4);
         let mut off = BTreeSet::new();
         for _ in 0..3000 {
-            match decider.next() {
+            match decider.decide() {
                 Decision::PowerOff(n) => assert!(off.insert(n) && off.len() <= 2),
                 Decision::Boot(n) => assert!(off.remove(&n)),
                 Decision::Command(n, _) | Decision::KillDaemon(n, _) | Decision::Force(n) => {

@@ -90,7 +90,7 @@ fn live(cluster: &Cluster, options: &Options) -> Result {
         round += 1;
         chaos.note(&format!("round {round}"));
         for _ in 0..options.decisions {
-            let decision = decider.next();
+            let decision = decider.decide();
             chaos.note(&format!("  {decision}"));
             chaos
                 .act(&decision)
