@@ -118,8 +118,8 @@ pub(crate) fn remote(ctx: &mut Context, res: &ResourceName) -> Result<()> {
     let targets: Vec<HostName> = view
         .members()
         .into_iter()
+        .filter(|&h| *h != me && wanted.as_ref().is_none_or(|w| w == h))
         .cloned()
-        .filter(|h| *h != me && wanted.as_ref().is_none_or(|w| w == h))
         .collect();
     if let Some(host) = wanted.as_ref().filter(|w| primary.as_ref() == Some(*w)) {
         return Err(AdmError::refused(format!(

@@ -151,7 +151,7 @@ fn report_blocked(
 fn border(view: ResourceView<'_>) -> Result<Border> {
     let mut needs: Vec<(u64, String)> = Vec::new();
     for host in view.members() {
-        let Some(replay) = view.replay(&host) else {
+        let Some(replay) = view.replay(host) else {
             let link = LinkPath::res(view.name(), ResourceLink::Replay(host.clone()));
             return Err(
                 AdmError::refused(format!("nothing is known of what {host} has replayed"))
@@ -161,7 +161,7 @@ fn border(view: ResourceView<'_>) -> Result<Border> {
         };
         let at = format!("{host} (replay at {},{})", replay.log, replay.pos);
         needs.push((replay.log.seq, at));
-        if let Some(sync) = view.sync_pos(&host).filter(|s| s.order() > replay.order()) {
+        if let Some(sync) = view.sync_pos(host).filter(|s| s.order() > replay.order()) {
             needs.push((
                 sync.log.seq,
                 format!("{host} (consistent from {},{})", sync.log, sync.pos),

@@ -19,7 +19,7 @@ pub(crate) fn run(ctx: &mut Context, res: &ResourceName) -> Result<()> {
     })?;
     let mut smallest: Option<(u64, HostName)> = None;
     for host in view.members() {
-        let Some(bytes) = view.act_size(&host) else {
+        let Some(bytes) = view.act_size(host) else {
             return Err(
                 AdmError::missing(format!("the size of the disk of {host} is not known"))
                     .link(format!(
@@ -29,7 +29,7 @@ pub(crate) fn run(ctx: &mut Context, res: &ResourceName) -> Result<()> {
                     .remedy(format!("start marsd on {host}")),
             );
         };
-        if view.switch(&host, Switch::Sync) {
+        if view.switch(host, Switch::Sync) {
             let link = own(ResourceLink::Todo(host.clone(), Switch::Sync));
             return Err(
                 AdmError::refused(format!("sync on '{host}' is switched on"))

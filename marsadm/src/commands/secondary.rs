@@ -27,7 +27,7 @@ pub(crate) fn run(ctx: &mut Context, res: &ResourceName) -> Result<()> {
     }
     let size = view.size_bytes().unwrap_or(0);
     for other in view.members().into_iter().filter(|h| **h != me) {
-        if sync_needed(view, &other, size) {
+        if sync_needed(view, other, size) {
             warn(&format!(
                 "{other} is not yet synced; without a primary it has nobody to sync from"
             ));

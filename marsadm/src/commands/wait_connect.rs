@@ -27,8 +27,8 @@ pub(crate) fn run(ctx: &mut Context, res: &ResourceName) -> Result<()> {
     let others: Vec<HostName> = view
         .members()
         .into_iter()
+        .filter(|&h| *h != me && wanted.as_ref().is_none_or(|w| w == h))
         .cloned()
-        .filter(|h| *h != me && wanted.as_ref().is_none_or(|w| w == h))
         .collect();
     if others.is_empty() {
         let who = wanted.map_or_else(|| "no other node".into(), |w| w.to_string());
