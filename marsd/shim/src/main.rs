@@ -10,6 +10,7 @@ use mars_shim::process::{catch_signals, protect};
 use mars_shim::server::{End, Server};
 use mars_shim::service::Service;
 use mars_tree::Env;
+use nix::sys::signalfd::SignalFd;
 
 /// Serves the block device of one MARS resource and logs its writes. Started by marsd.
 #[derive(Debug, Parser)]
@@ -31,6 +32,14 @@ struct Args {
 
 fn main() -> ExitCode {
     let args = Args::parse();
+    // Before the first thread: one that does not block the signals would let them end the process.
+    let signals = match catch_signals() {
+        Ok(signals) => signals,
+        Err(e) => {
+            eprintln!("mars-shim: catch signals: {e}");
+            return ExitCode::FAILURE;
+        }
+    };
     let env = match Env::from_env() {
         Ok(env) => env,
         Err(e) => {
@@ -53,7 +62,7 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    match serve(&args) {
+    match serve(&args, signals) {
         Ok(_) => ExitCode::SUCCESS,
         Err(e) => {
             tracing::error!("{e}");
@@ -67,8 +76,7 @@ fn default_dirty_mib() -> u64 {
     (total >> 24).clamp(64, 1024)
 }
 
-fn serve(args: &Args) -> Result<End, Box<dyn std::error::Error>> {
-    let signals = catch_signals()?;
+fn serve(args: &Args, signals: SignalFd) -> Result<End, Box<dyn std::error::Error>> {
     protect();
     std::fs::create_dir_all(&args.run_dir)
         .map_err(|e| format!("create the directory {}: {e}", args.run_dir.display()))?;
