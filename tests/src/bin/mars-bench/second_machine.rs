@@ -6,12 +6,13 @@
 use std::fs;
 use std::os::unix::fs::symlink;
 
+use mars_tests::command::host;
 use mars_tests::error::Context;
 use mars_tests::{Cluster, Node, Result};
 use tempfile::TempDir;
 
 /// Moves the files of a booted node, which has no disks yet, into memory; they go when the guard is dropped.
-pub(crate) fn keep_in_memory(cluster: &Cluster, node: &Node) -> Result<TempDir> {
+pub(crate) fn keep_in_memory(cluster: &Cluster, node: &Node) -> Result<Memory> {
     let memory = tempfile::Builder::new()
         .prefix("mars-bench.")
         .tempdir_in("/dev/shm")
@@ -24,7 +25,31 @@ pub(crate) fn keep_in_memory(cluster: &Cluster, node: &Node) -> Result<TempDir> 
         symlink(&real, &place).context(format!("make {}", place.display()))?;
     }
     cluster.boot(node)?;
-    Ok(memory)
+    Ok(Memory(memory))
+}
+
+/// The files; the loop devices on them go first, as soon as nobody uses them.
+pub(crate) struct Memory(TempDir);
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        let dir = self.0.path().to_string_lossy().into_owned();
+        let list = host(&[
+            "losetup",
+            "--list",
+            "--noheadings",
+            "--output",
+            "NAME,BACK-FILE",
+        ]);
+        for line in list.unwrap_or_default().lines() {
+            if let Some((device, file)) = line.trim().split_once(' ')
+                && file.trim().starts_with(&dir)
+            {
+                // Best effort.
+                let _ = host(&["losetup", "--detach", device]);
+            }
+        }
+    }
 }
 
 /// Lets marsd of a node run only when nothing else wants to.
