@@ -79,7 +79,7 @@ fn specified() -> BTreeSet<String> {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../symlink-spec.md");
     let spec = std::fs::read_to_string(path).unwrap();
     let section = spec.split("### 11.6 JSON").nth(1).unwrap();
-    let section = section.split("\n## ").next().unwrap();
+    let section = section.split("\n##").next().unwrap();
     section
         .lines()
         .filter_map(|line| line.strip_prefix("| `")?.split_once('`'))
