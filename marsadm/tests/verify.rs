@@ -87,7 +87,9 @@ fn what_could_not_be_compared_is_refused_before_anything_is_ordered() {
     }
     let alone = Node::new("A", PAIR)
         .without("resource-r1/data-B")
-        .without("resource-r1/device-B");
+        .without("resource-r1/device-B")
+        .without("resource-r1/replay-B")
+        .without("resource-r1/syncstatus-B");
     alone.run(&all).failed(4, &["no secondary"]);
     let node = pair();
     node.run(&["verify", "r1", "--dry-run"])

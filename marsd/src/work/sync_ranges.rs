@@ -63,7 +63,11 @@ pub(super) fn parse(payload: &[u8], size: u64, ranges: &mut Ranges) -> Result<bo
 pub(super) fn windows(ranges: &Ranges, tail: u64, start: u64, size: u64) -> Vec<Window> {
     let block = as_u64(BLOCK);
     let start = start - start % block;
-    let tail = (tail - tail % block).min(size);
+    let tail = if tail >= size {
+        size
+    } else {
+        tail - tail % block
+    };
     let mut out = Vec::new();
     let before = ranges
         .iter()
