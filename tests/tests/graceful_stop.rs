@@ -7,7 +7,7 @@ use mars_tests::oracle::same_disks;
 use mars_tests::setup::{DEVICE, DISK, PAIR, RESOURCE};
 use mars_tests::{Context, Node, Result, scenario};
 
-const WRITES: u64 = 4000;
+const WRITES: u64 = 60_000;
 
 fn todo(node: &Node, switch: &str) -> String {
     format!("resource-{RESOURCE}/todo-{}/{switch}", node.name())
