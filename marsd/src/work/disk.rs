@@ -8,12 +8,16 @@ use std::io;
 use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use super::extents::Extent;
 use super::{as_len, as_u64};
 
 /// Alignment of buffers in memory, which every disk accepts, and the largest block size of disks.
 const MEM_ALIGN: usize = 4096;
+/// How long a disk that is held is waited for, and how often it is looked at.
+const RELEASE_PATIENCE: Duration = Duration::from_secs(3);
+const RELEASE_RETRY: Duration = Duration::from_millis(20);
 /// Writes in flight.
 const WRITERS: usize = 8;
 
@@ -55,8 +59,17 @@ impl Disk {
         };
         let mut options = OpenOptions::new();
         options.read(true).write(true);
-        let opened = options.clone().custom_flags(excl).open(path);
-        let buffered = opened.map_err(|e| fail(explain_busy(e)))?;
+        let deadline = Instant::now() + RELEASE_PATIENCE;
+        let buffered = loop {
+            match options.clone().custom_flags(excl).open(path) {
+                Ok(file) => break file,
+                // Another worker, or the shim, is about to let go of it.
+                Err(e) if e.raw_os_error() == Some(libc::EBUSY) && Instant::now() < deadline => {
+                    std::thread::sleep(RELEASE_RETRY);
+                }
+                Err(e) => return Err(fail(explain_busy(e))),
+            }
+        };
         Self::finish(path, buffered, &options, size)
     }
 
