@@ -8,7 +8,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 use mars_core::{Stamp, Tree};
-use mars_tree::{Env, load_daemon_lock, param_file, wall_clock};
+use mars_tree::{Env, load_daemon_lock, param_file, params_dir, wall_clock};
 use nix::fcntl::OFlag;
 use nix::sys::stat::{major, minor};
 
@@ -154,7 +154,12 @@ fn load_partition(env: &Env) -> Option<u64> {
 }
 
 fn load_messages(env: &Env, name: &str) -> Vec<String> {
-    let text = load_end(&param_file(env, name), MESSAGES_BYTES).unwrap_or_default();
+    // The kernel module may be younger than the last message.
+    let files = [param_file(env, name), params_dir(env).join(name)];
+    let mut texts = files
+        .iter()
+        .filter_map(|file| load_end(file, MESSAGES_BYTES));
+    let text = texts.find(|text| !text.is_empty()).unwrap_or_default();
     let lines: Vec<String> = text.lines().map(str::to_string).collect();
     let skip = lines.len().saturating_sub(MESSAGES_MAX);
     lines.into_iter().skip(skip).collect()

@@ -139,10 +139,15 @@ impl Params {
         let text = format!("{value}\n");
         // Once, also if it cannot be written.
         self.shown.insert(param, text.clone());
+        self.write(path, &text)
+    }
+
+    /// Replaces the text of a file of ours, or of the kernel module.
+    fn write(&self, path: &Path, text: &str) -> io::Result<()> {
         if path.starts_with(params_dir(&self.env)) {
-            store(path, &text)
+            store(path, text)
         } else {
-            fs::write(path, &text)
+            fs::write(path, text)
         }
     }
 
@@ -174,7 +179,7 @@ impl Params {
     /// # Errors
     /// The file cannot be written.
     pub fn publish(&self, name: &str, value: &str) -> io::Result<()> {
-        store(&params_dir(&self.env).join(name), &format!("{value}\n"))
+        self.write(&param_file(&self.env, name), &format!("{value}\n"))
     }
 }
 

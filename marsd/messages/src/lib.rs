@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use mars_core::ResourceName;
-use mars_tree::{Env, params_dir};
+use mars_tree::{Env, module_params_dir, params_dir};
 use tracing_subscriber::Registry;
 use tracing_subscriber::filter::{LevelFilter, dynamic_filter_fn};
 use tracing_subscriber::layer::{Layer, SubscriberExt};
@@ -79,7 +79,7 @@ pub fn start(setup: Setup) -> Result<Messages, MessagesError> {
     };
     let is_wanted = Arc::new(AtomicBool::new(false));
     let stderr = Queue::start("messages", Stderr)?;
-    let recent = Queue::start("recent", Recent::new(params_dir(&env)))?;
+    let recent = Queue::start("recent", Recent::new(params_dir(&env), module_params_dir()))?;
     let log_txt = Queue::start("log.txt", LogTxt::new(log_path(&env), is_wanted.clone()))?;
     let form = |style| Form::new(style, resource.as_ref());
     let layer = |style, queue: &Queue| {

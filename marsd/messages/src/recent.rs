@@ -1,4 +1,5 @@
-//! The files `warnings` and `errors`: the last messages of marsd and its shims, for `mars-status --debug`.
+//! The files `warnings` and `errors`: the last messages of marsd and its shims, for `mars-status --debug`. Where the
+//! kernel module is loaded, its files of these names show the end of them.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
@@ -12,16 +13,31 @@ use crate::queue::{Line, Place};
 
 /// Size at which a file is cut to its newer half, in bytes.
 const FILE_MAX: usize = 64 * 1024;
+/// Most bytes that a file of the kernel module takes, in one write (`shim-kmod/README.md`).
+const MODULE_MAX: usize = 16 * 1024;
+const NAMES: [&str; 2] = ["warnings", "errors"];
 
 /// The files in one directory, which several processes write.
 #[derive(Debug)]
 pub(crate) struct Recent {
     dir: PathBuf,
+    /// Of the kernel module; missing while that is not loaded.
+    module: PathBuf,
 }
 
 impl Recent {
-    pub(crate) fn new(dir: PathBuf) -> Self {
-        Self { dir }
+    /// Shows what an earlier process left, too.
+    pub(crate) fn new(dir: PathBuf, module: PathBuf) -> Self {
+        let recent = Self { dir, module };
+        recent.show();
+        recent
+    }
+
+    fn show(&self) {
+        for name in NAMES {
+            // What the module does not take stands in our own file.
+            let _ = copy_end(&self.dir.join(name), &self.module.join(name));
+        }
     }
 
     fn add(&self, lines: &[Line]) -> io::Result<()> {
@@ -35,8 +51,11 @@ impl Recent {
             let lines = lines.iter().filter(|line| wanted(&line.level));
             lines.map(|line| line.text.as_str()).collect()
         };
-        append(&self.dir, "warnings", &of(|level| *level == Level::WARN))?;
-        append(&self.dir, "errors", &of(|level| *level == Level::ERROR))
+        let [warnings, errors] = NAMES;
+        append(&self.dir, warnings, &of(|level| *level == Level::WARN))?;
+        append(&self.dir, errors, &of(|level| *level == Level::ERROR))?;
+        self.show();
+        Ok(())
     }
 }
 
@@ -80,6 +99,14 @@ fn append(dir: &Path, name: &str, text: &str) -> io::Result<()> {
     fs::rename(&temp, &path)
 }
 
+/// Copies the last lines to an existing file.
+fn copy_end(from: &Path, to: &Path) -> io::Result<()> {
+    if !to.exists() {
+        return Ok(());
+    }
+    fs::write(to, newest(&fs::read(from)?, MODULE_MAX))
+}
+
 /// The last whole lines, at most `max` bytes.
 fn newest(text: &[u8], max: usize) -> &[u8] {
     let Some(start) = text.len().checked_sub(max) else {
@@ -106,7 +133,7 @@ mod tests {
     fn each_file_has_its_level_and_only_the_newest_are_kept() {
         let home = tempfile::tempdir().unwrap();
         let dir = home.path().join("run/sys");
-        let mut recent = Recent::new(dir.clone());
+        let mut recent = Recent::new(dir.clone(), home.path().join("none"));
         let read = |name: &str| fs::read_to_string(dir.join(name)).unwrap();
         assert_eq!(
             recent.write(&[line(Level::WARN, "a"), line(Level::ERROR, "b")]),
@@ -141,7 +168,29 @@ mod tests {
     fn a_directory_that_cannot_be_made_costs_the_messages_only() {
         let home = tempfile::tempdir().unwrap();
         fs::write(home.path().join("file"), "").unwrap();
-        let mut recent = Recent::new(home.path().join("file/sys"));
+        let mut recent = Recent::new(home.path().join("file/sys"), home.path().join("none"));
         assert_eq!(recent.write(&[line(Level::WARN, "a")]), 1);
+    }
+
+    #[test]
+    fn the_files_of_the_module_show_the_end() {
+        let home = tempfile::tempdir().unwrap();
+        let (dir, module) = (home.path().join("sys"), home.path().join("module"));
+        fs::create_dir(&module).unwrap();
+        for name in NAMES {
+            fs::write(module.join(name), "").unwrap();
+        }
+        let read = |name: &str| fs::read_to_string(module.join(name)).unwrap();
+        let mut recent = Recent::new(dir.clone(), module.clone());
+        recent.write(&[line(Level::WARN, &"x".repeat(MODULE_MAX))]);
+        recent.write(&[line(Level::WARN, "a"), line(Level::ERROR, "b")]);
+        assert_eq!(
+            (read("warnings"), read("errors")),
+            ("a\n".into(), "b\n".into())
+        );
+        // As the module is loaded anew.
+        fs::write(module.join("errors"), "").unwrap();
+        Recent::new(dir, module.clone());
+        assert_eq!(read("errors"), "b\n");
     }
 }

@@ -24,4 +24,4 @@ pub use env::{Env, EnvError, wall_clock};
 pub use error::TreeError;
 pub use load::Loaded;
 pub use lock::TreeLock;
-pub use params::{param_file, params_dir};
+pub use params::{module_params_dir, param_file, params_dir};

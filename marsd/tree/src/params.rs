@@ -13,6 +13,11 @@ pub fn params_dir(env: &Env) -> PathBuf {
     env.run.join("sys")
 }
 
+/// The directory of the kernel module's files; it exists while the module is loaded.
+pub fn module_params_dir() -> PathBuf {
+    MODULE_DIR.into()
+}
+
 /// The file of a parameter, of a rate or of messages: that of the kernel module where it has one of this name, else the
 /// one in [`params_dir`], which may not exist.
 pub fn param_file(env: &Env, name: &str) -> PathBuf {
