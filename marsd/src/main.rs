@@ -101,24 +101,20 @@ fn bridge(socket: Option<&Path>) -> ExitCode {
     }
 }
 
-fn shim_kind(
-    wanted: Option<Shim>,
-    program: Option<PathBuf>,
-    env: &Env,
-    own_exe: &Path,
-) -> Result<ShimKind, String> {
+fn shim_kind(args: &Args, env: &Env, own_exe: &Path) -> Result<ShimKind, String> {
     let loaded = marsd::kmod::loaded();
-    match wanted {
+    let home = marsd::kmod::Home {
+        env: env.clone(),
+        device_dir: args.device_dir.clone(),
+    };
+    match args.shim {
         Some(Shim::Kmod) if !loaded => {
             Err("the kernel module is not loaded: modprobe mars, or use --shim user".into())
         }
-        Some(Shim::Kmod) => Ok(ShimKind::Kmod {
-            owner: env.host.clone(),
-        }),
-        None if loaded && program.is_none() => Ok(ShimKind::Kmod {
-            owner: env.host.clone(),
-        }),
+        Some(Shim::Kmod) => Ok(ShimKind::Kmod(home)),
+        None if loaded && args.shim_program.is_none() => Ok(ShimKind::Kmod(home)),
         _ => {
+            let program = args.shim_program.clone();
             let exe = program.unwrap_or_else(|| own_exe.with_file_name("mars-shim"));
             if !exe.is_file() {
                 let exe = exe.display();
@@ -133,7 +129,7 @@ fn shim_kind(
 
 fn serve(args: Args, env: Env) -> Result<(), Failure> {
     let own_exe = std::env::current_exe()?;
-    let shim = shim_kind(args.shim, args.shim_program, &env, &own_exe)?;
+    let shim = shim_kind(&args, &env, &own_exe)?;
     let options = marsd::daemon::Options {
         env,
         port: args.port,

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mars_core::control::{Attach, Message, PROTOCOL, Reply, Request, ShimStatus, Verb};
-use mars_core::{HostName, ReplayPos, ResourceName};
+use mars_core::{ReplayPos, ResourceName};
 use mars_tree::control_socket::{ControlError, ControlSocket};
 use mars_tree::unlogged::UnloggedMap;
 use tokio::sync::mpsc::UnboundedSender;
@@ -31,10 +31,7 @@ pub enum ShimKind {
         exe: PathBuf,
     },
     /// The kernel module.
-    Kmod {
-        /// This node, to which its resources in the module belong.
-        owner: HostName,
-    },
+    Kmod(kmod::Home),
 }
 
 /// Where shims live and whom they report to.
@@ -77,7 +74,7 @@ impl ShimContext {
     pub fn left_running(&self) -> Vec<ResourceName> {
         match &self.kind {
             ShimKind::User { .. } => self.sockets(),
-            ShimKind::Kmod { owner } => kmod::running(owner).unwrap_or_else(|e| {
+            ShimKind::Kmod(home) => kmod::running(home).unwrap_or_else(|e| {
                 tracing::error!("{e}");
                 Vec::new()
             }),
@@ -112,8 +109,8 @@ impl ShimContext {
                         .map_err(|e| format!("start {}: {e}", exe.display()))?;
                     Link::connect(&ctx, &res, generation, LISTEN_TIMEOUT)?
                 }
-                ShimKind::Kmod { owner } => {
-                    Link::to_kmod(&ctx, owner, (&res, job.dirty_mib), generation)?
+                ShimKind::Kmod(home) => {
+                    Link::to_kmod(&ctx, home, (&res, job.dirty_mib), generation)?
                 }
             };
             link.greet()?;
@@ -135,7 +132,7 @@ impl ShimContext {
         self.thread(res.clone(), generation, move || {
             let mut link = match &ctx.kind {
                 ShimKind::User { .. } => Link::connect(&ctx, &res, generation, Duration::ZERO)?,
-                ShimKind::Kmod { owner } => Link::to_kmod(&ctx, owner, (&res, None), generation)?,
+                ShimKind::Kmod(home) => Link::to_kmod(&ctx, home, (&res, None), generation)?,
             };
             let status = link.greet()?;
             Ok((link, status))
@@ -242,11 +239,11 @@ impl Link {
 
     fn to_kmod(
         ctx: &ShimContext,
-        owner: &HostName,
+        home: &kmod::Home,
         (res, dirty_mib): (&ResourceName, Option<u64>),
         generation: u64,
     ) -> Result<Self, String> {
-        let socket = kmod::connect(owner, res, dirty_mib).map_err(|e| e.to_string())?;
+        let socket = kmod::connect(home, res, dirty_mib).map_err(|e| e.to_string())?;
         Self::over(socket, ctx, res, generation)
     }
 

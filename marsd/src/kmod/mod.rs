@@ -6,18 +6,29 @@
 //! finds its resources again ([`running`]).
 
 mod bridge;
-mod control;
+mod error;
 mod recover;
 mod status;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::thread;
 
-use mars_core::{HostName, ResourceName};
+use mars_core::ResourceName;
 use mars_kmod_core::abi;
+use mars_kmod_core::client::Control;
+use mars_tree::Env;
 use mars_tree::control_socket::ControlSocket;
 
-pub use control::{Control, KmodError};
+pub use error::KmodError;
+
+/// The node that bridges work for.
+#[derive(Debug, Clone)]
+pub struct Home {
+    /// Its name, to which its resources in the module belong, and its tree.
+    pub env: Env,
+    /// Directory of the device nodes.
+    pub device_dir: PathBuf,
+}
 
 /// Whether the module is loaded.
 pub fn loaded() -> bool {
@@ -28,12 +39,12 @@ pub fn loaded() -> bool {
 ///
 /// # Errors
 /// The control device refuses.
-pub fn running(owner: &HostName) -> Result<Vec<ResourceName>, KmodError> {
+pub fn running(home: &Home) -> Result<Vec<ResourceName>, KmodError> {
     let control = Control::open()?;
     let all = control.all()?;
     Ok(all
         .iter()
-        .filter(|status| abi::text(&status.owner) == Some(owner.as_str()))
+        .filter(|status| abi::text(&status.owner) == Some(home.env.host.as_str()))
         .filter(|status| {
             status.state != abi::state::ATTACHED && status.state != abi::state::STOPPED
         })
@@ -47,13 +58,13 @@ pub fn running(owner: &HostName) -> Result<Vec<ResourceName>, KmodError> {
 /// # Errors
 /// The control device, a socket or a thread is refused.
 pub fn connect(
-    owner: &HostName,
+    home: &Home,
     res: &ResourceName,
     dirty_mib: Option<u64>,
 ) -> Result<ControlSocket, KmodError> {
     let control = Control::open()?;
     let (ours, theirs) = ControlSocket::pair(Path::new(abi::CONTROL_DEVICE))?;
-    let mut bridge = bridge::Bridge::new(control, theirs, owner.clone(), res.clone(), dirty_mib)?;
+    let mut bridge = bridge::Bridge::new(control, theirs, home.clone(), res.clone(), dirty_mib)?;
     thread::Builder::new()
         .name(format!("kmod-{res}"))
         .spawn(move || bridge.run())

@@ -1,17 +1,19 @@
 //! The status of the module in the words of marsd; pure.
 
+use std::path::Path;
+
 use mars_core::control::{Counters, LogStatus, ShimState, ShimStatus};
 use mars_core::{LogName, Stamp};
 use mars_kmod_core::abi::{self, Failure, Status, flag, log_flag, operation, state};
 use nix::errno::Errno;
 
 /// What marsd is told; `device` is the path of the device node.
-pub(super) fn shim_status(status: &Status, device: &str) -> ShimStatus {
+pub(super) fn shim_status(status: &Status, device: &Path) -> ShimStatus {
     let count = usize::try_from(status.log_count).unwrap_or(0);
     let logs = status.logs.get(..count).unwrap_or_default();
     ShimStatus {
         state: shim_state(status),
-        device: (status.flags & flag::DEVICE != 0).then(|| device.to_owned()),
+        device: (status.flags & flag::DEVICE != 0).then(|| device.display().to_string()),
         size_bytes: status.size_bytes,
         logs: logs.iter().filter_map(log_status).collect(),
         error: failure(&status.disk_failure).or_else(|| failure(&status.log_failure)),
@@ -91,7 +93,7 @@ mod tests {
 
     #[test]
     fn positions_and_state_are_told() {
-        let told = shim_status(&status(), "/dev/mars/r");
+        let told = shim_status(&status(), Path::new("/dev/mars/r"));
         assert_eq!(told.state, ShimState::Logging);
         assert_eq!(told.device.as_deref(), Some("/dev/mars/r"));
         assert_eq!(told.error, None);
@@ -111,7 +113,7 @@ mod tests {
             errno: 28,
             offset: 9,
         };
-        let told = shim_status(&status, "/dev/mars/r");
+        let told = shim_status(&status, Path::new("/dev/mars/r"));
         assert_eq!(told.device, None);
         assert_eq!(
             told.error.as_deref(),
@@ -122,7 +124,7 @@ mod tests {
             errno: 5,
             offset: 0,
         };
-        let told = shim_status(&status, "/dev/mars/r");
+        let told = shim_status(&status, Path::new("/dev/mars/r"));
         assert!(told.error.unwrap().starts_with("flush the disk"));
     }
 }

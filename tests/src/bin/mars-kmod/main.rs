@@ -1,18 +1,18 @@
 //! `mars-kmod`: every request of the kernel module's control device as a command, and replay of a log by hand.
 
-mod control;
 mod replay;
 
 use std::fs::{self, File};
+use std::os::fd::{AsFd, AsRawFd};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use clap::{Parser, Subcommand};
-use mars_kmod_core::abi::{self, Attach, Log, Status, Target};
+use mars_kmod_core::abi::{self, Attach, Log, Status};
+use mars_kmod_core::client::{ClientError, Control};
 use mars_tests::{Context, Result, fail};
-
-use control::Control;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 /// Drive the kernel module of MARS without marsd.
 #[derive(Parser)]
@@ -74,37 +74,77 @@ fn run(command: Command) -> Result<String> {
     if let Command::Replay { log, disk } = command {
         return replay::replay(&log, &disk).map(|len| format!("{len}\n"));
     }
-    let control = Control::open()?;
-    let target = |id, value| Target { id, value };
+    let control = Control::open().map_err(refused)?;
     match command {
-        Command::Hello => return control.version().map(|v| format!("{v}\n")),
+        Command::Hello => return Ok(format!("{}\n", control.version())),
         Command::Attach { resource, disk } => return attach(&control, &resource, &disk),
-        Command::Log { id, log, mark } => log_to(&control, id, &log, mark.as_deref())?,
-        Command::Pass { id } => control.pass_through(target(id, 0))?,
-        Command::Resize { id, bytes } => control.resize(target(id, bytes))?,
-        Command::Stop { id } => control.stop(target(id, 0))?,
-        Command::Release { id } => control.release(target(id, 0))?,
-        Command::Status { id } => return control.status(id).map(|s| show(&s)),
+        Command::Log { id, log, mark } => return log_to(&control, id, &log, mark.as_deref()),
         Command::Wait { id, state, secs } => {
-            let status = control.wait(id, Duration::from_secs(secs), |s| {
+            let status = wait(&control, id, Duration::from_secs(secs), |s| {
                 state_name(s.state) == state || (state == "clean" && is_clean(s))
             })?;
             return Ok(show(&status));
         }
-        Command::List => return Ok(control.list()?.iter().map(|id| format!("{id}\n")).collect()),
-        Command::Replay { .. } => {}
+        _ => {}
+    }
+    plain_request(&control, &command).map_err(refused)
+}
+
+fn plain_request(control: &Control, command: &Command) -> std::result::Result<String, ClientError> {
+    match *command {
+        Command::Pass { id } => control.pass_through(id)?,
+        Command::Resize { id, bytes } => control.resize(id, bytes)?,
+        Command::Stop { id } => control.stop(id)?,
+        Command::Release { id } => control.release(id)?,
+        Command::Status { id } => return control.status(id).map(|s| show(&s)),
+        Command::List => {
+            return Ok(control
+                .all()?
+                .iter()
+                .map(|s| format!("{}\n", s.id))
+                .collect());
+        }
+        _ => {}
     }
     Ok(String::new())
 }
 
+/// Waits for changes until the status is as wanted.
+fn wait(
+    control: &Control,
+    id: u64,
+    deadline: Duration,
+    wanted: impl Fn(&Status) -> bool,
+) -> Result<Status> {
+    let end = Instant::now() + deadline;
+    loop {
+        let status = control.status(id).map_err(refused)?;
+        if wanted(&status) {
+            return Ok(status);
+        }
+        let left = end.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(fail(format!(
+                "not within {} s; the status is:\n{}",
+                deadline.as_secs(),
+                show(&status)
+            )));
+        }
+        let mut fds = [PollFd::new(control.as_fd(), PollFlags::POLLIN)];
+        let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+        if poll(&mut fds, timeout).context("wait for a change")? > 0 {
+            control.take_changes().map_err(refused)?;
+        }
+    }
+}
+
 fn attach(control: &Control, resource: &str, disk: &Path) -> Result<String> {
     use std::io::{Seek, SeekFrom};
-    use std::os::fd::AsRawFd;
     let mut file = open_rw(disk)?;
     let size_bytes = file
         .seek(SeekFrom::End(0))
         .context(format!("size of {}", disk.display()))?;
-    let id = control.attach(Attach {
+    let attach = Attach {
         id: 0,
         size_bytes,
         dirty_max_bytes: 0,
@@ -113,12 +153,12 @@ fn attach(control: &Control, resource: &str, disk: &Path) -> Result<String> {
         owner: field("vm")?,
         resource: field(resource)?,
         device: field(&format!("mars/{resource}"))?,
-    })?;
+    };
+    let id = control.attach(attach).map_err(refused)?;
     Ok(format!("{id}\n"))
 }
 
-fn log_to(control: &Control, id: u64, path: &Path, mark: Option<&Path>) -> Result {
-    use std::os::fd::AsRawFd;
+fn log_to(control: &Control, id: u64, path: &Path, mark: Option<&Path>) -> Result<String> {
     let name = path
         .file_name()
         .and_then(|n| n.to_str())
@@ -137,7 +177,7 @@ fn log_to(control: &Control, id: u64, path: &Path, mark: Option<&Path>) -> Resul
     let now = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .context("read the clock")?;
-    control.log(Log {
+    let begun = control.log(Log {
         id,
         seq,
         pos,
@@ -147,7 +187,8 @@ fn log_to(control: &Control, id: u64, path: &Path, mark: Option<&Path>) -> Resul
         mark_fd: mark.as_ref().map_or(-1, AsRawFd::as_raw_fd),
         reserved: 0,
         name: field(name)?,
-    })
+    });
+    begun.map(|()| String::new()).map_err(refused)
 }
 
 /// The mark file, made if there is none.
@@ -226,7 +267,6 @@ fn show(status: &Status) -> String {
     text
 }
 
-/// The error of a request.
-fn refused(what: &str, errno: nix::errno::Errno) -> mars_tests::Error {
-    fail(format!("{what}: {} ({errno:?})", errno.desc()))
+fn refused(error: ClientError) -> mars_tests::Error {
+    fail(error.to_string())
 }

@@ -1,17 +1,20 @@
 //! The control device: one function for each request (`shim-kmod/README.md`).
 
+extern crate std;
+
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
-use std::path::{Path, PathBuf};
+use std::string::String;
+use std::vec::Vec;
 
-use mars_kmod_core::abi::{self, Attach, Hello, Log, Status, Target};
-use mars_tree::control_socket::ControlError;
 use nix::errno::Errno;
+
+use crate::abi::{self, Attach, Hello, Log, Status, Target};
 
 mod request {
     //! The system calls; their numbers hold size and direction of the argument.
-    use mars_kmod_core::abi::{self, Attach, Hello, Log, Status, Target};
+    use crate::abi::{self, Attach, Hello, Log, Status, Target};
     nix::ioctl_readwrite_bad!(hello, abi::HELLO, Hello);
     nix::ioctl_readwrite_bad!(attach, abi::ATTACH, Attach);
     nix::ioctl_readwrite_bad!(log, abi::LOG, Log);
@@ -25,7 +28,7 @@ mod request {
 
 /// Why the module could not be used.
 #[derive(Debug, thiserror::Error)]
-pub enum KmodError {
+pub enum ClientError {
     /// A request was refused.
     #[error("the kernel module refuses {request}: {} ({errno:?})", errno.desc())]
     Refused {
@@ -43,34 +46,17 @@ pub enum KmodError {
         /// Version of the module.
         theirs: u32,
     },
-    /// An operation of the system failed.
-    #[error("{operation} {}: {cause}", path.display())]
+    /// The device cannot be used.
+    #[error("{operation} {}: {cause}", abi::CONTROL_DEVICE)]
     Io {
         /// What was tried.
         operation: &'static str,
-        /// On what.
-        path: PathBuf,
         /// Why it failed.
         cause: std::io::Error,
     },
-    /// The connection inside marsd failed.
-    #[error(transparent)]
-    Socket(#[from] ControlError),
-    /// Something does not fit.
-    #[error("{0}")]
-    Invalid(String),
 }
 
-impl KmodError {
-    /// An operation on a path that failed.
-    pub fn io(operation: &'static str, path: &Path, cause: std::io::Error) -> Self {
-        Self::Io {
-            operation,
-            path: path.into(),
-            cause,
-        }
-    }
-
+impl ClientError {
     /// The error number of a refused request.
     pub fn errno(&self) -> Option<Errno> {
         match self {
@@ -84,17 +70,20 @@ impl KmodError {
 #[derive(Debug)]
 pub struct Control {
     file: File,
+    version: String,
 }
 
 impl Control {
     /// Opens the device and compares versions.
-    pub fn open() -> Result<Self, KmodError> {
-        let path = Path::new(abi::CONTROL_DEVICE);
+    pub fn open() -> Result<Self, ClientError> {
         let file = File::options()
             .read(true)
             .write(true)
-            .open(path)
-            .map_err(|e| KmodError::io("open (is the module mars loaded?)", path, e))?;
+            .open(abi::CONTROL_DEVICE)
+            .map_err(|cause| ClientError::Io {
+                operation: "open (is the module mars loaded?)",
+                cause,
+            })?;
         let mut hello = Hello {
             abi: abi::ABI_VERSION,
             reserved: 0,
@@ -103,14 +92,22 @@ impl Control {
         // SAFETY: the argument is of the type that belongs to the request and lives through the call.
         let answer = unsafe { request::hello(file.as_raw_fd(), &raw mut hello) };
         match answer {
-            Ok(_) => Ok(Self { file }),
-            Err(Errno::EPROTO) => Err(KmodError::Version { theirs: hello.abi }),
+            Ok(_) => Ok(Self {
+                file,
+                version: abi::text(&hello.module_version).unwrap_or("?").into(),
+            }),
+            Err(Errno::EPROTO) => Err(ClientError::Version { theirs: hello.abi }),
             Err(errno) => Err(refused("HELLO", errno)),
         }
     }
 
+    /// Version of the module.
+    pub fn version(&self) -> &str {
+        &self.version
+    }
+
     /// Attaches a disk; the number of the resource.
-    pub fn attach(&self, mut attach: Attach) -> Result<u64, KmodError> {
+    pub fn attach(&self, mut attach: Attach) -> Result<u64, ClientError> {
         // SAFETY: the argument is of the type that belongs to the request and lives through the call.
         unsafe { request::attach(self.file.as_raw_fd(), &raw mut attach) }
             .map_err(|e| refused("ATTACH", e))?;
@@ -118,7 +115,7 @@ impl Control {
     }
 
     /// Begins a log.
-    pub fn log(&self, mut log: Log) -> Result<(), KmodError> {
+    pub fn log(&self, mut log: Log) -> Result<(), ClientError> {
         // SAFETY: the argument is of the type that belongs to the request and lives through the call.
         unsafe { request::log(self.file.as_raw_fd(), &raw mut log) }
             .map(drop)
@@ -126,7 +123,7 @@ impl Control {
     }
 
     /// Begins pass-through.
-    pub fn pass_through(&self, id: u64) -> Result<(), KmodError> {
+    pub fn pass_through(&self, id: u64) -> Result<(), ClientError> {
         let mut target = Target { id, value: 0 };
         // SAFETY: the argument is of the type that belongs to the request and lives through the call.
         unsafe { request::pass_through(self.file.as_raw_fd(), &raw mut target) }
@@ -135,7 +132,7 @@ impl Control {
     }
 
     /// Sets the size of the device in bytes.
-    pub fn resize(&self, id: u64, size_bytes: u64) -> Result<(), KmodError> {
+    pub fn resize(&self, id: u64, size_bytes: u64) -> Result<(), ClientError> {
         let value = size_bytes;
         let mut target = Target { id, value };
         // SAFETY: the argument is of the type that belongs to the request and lives through the call.
@@ -145,7 +142,7 @@ impl Control {
     }
 
     /// Lets the device go and begins to write everything back.
-    pub fn stop(&self, id: u64) -> Result<(), KmodError> {
+    pub fn stop(&self, id: u64) -> Result<(), ClientError> {
         let mut target = Target { id, value: 0 };
         // SAFETY: the argument is of the type that belongs to the request and lives through the call.
         unsafe { request::stop(self.file.as_raw_fd(), &raw mut target) }
@@ -154,7 +151,7 @@ impl Control {
     }
 
     /// Forgets a resource that does nothing.
-    pub fn release(&self, id: u64) -> Result<(), KmodError> {
+    pub fn release(&self, id: u64) -> Result<(), ClientError> {
         let mut target = Target { id, value: 0 };
         // SAFETY: the argument is of the type that belongs to the request and lives through the call.
         unsafe { request::release(self.file.as_raw_fd(), &raw mut target) }
@@ -163,7 +160,7 @@ impl Control {
     }
 
     /// Status of a resource.
-    pub fn status(&self, id: u64) -> Result<Status, KmodError> {
+    pub fn status(&self, id: u64) -> Result<Status, ClientError> {
         let mut status = empty_status(id);
         // SAFETY: the argument is of the type that belongs to the request and lives through the call.
         unsafe { request::status(self.file.as_raw_fd(), &raw mut status) }
@@ -172,7 +169,7 @@ impl Control {
     }
 
     /// All resources of all nodes.
-    pub fn all(&self) -> Result<Vec<Status>, KmodError> {
+    pub fn all(&self) -> Result<Vec<Status>, ClientError> {
         let mut all: Vec<Status> = Vec::new();
         loop {
             let mut status = empty_status(all.last().map_or(0, |s| s.id));
@@ -186,10 +183,13 @@ impl Control {
     }
 
     /// Takes note of the changes; call when the device is readable.
-    pub fn take_changes(&self) -> Result<(), KmodError> {
+    pub fn take_changes(&self) -> Result<(), ClientError> {
         (&self.file)
             .read_exact(&mut [0; 8])
-            .map_err(|e| KmodError::io("read", Path::new(abi::CONTROL_DEVICE), e))
+            .map_err(|cause| ClientError::Io {
+                operation: "read",
+                cause,
+            })
     }
 }
 
@@ -199,8 +199,8 @@ impl AsFd for Control {
     }
 }
 
-fn refused(request: &'static str, errno: Errno) -> KmodError {
-    KmodError::Refused { request, errno }
+fn refused(request: &'static str, errno: Errno) -> ClientError {
+    ClientError::Refused { request, errno }
 }
 
 fn empty_status(id: u64) -> Status {
