@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::Parser;
 use mars_tests::Result;
+use mars_tests::cluster::RunningTime;
 use mars_tests::vm::{Kernel, Machine};
 
 /// Run a script as root in a virtual machine; it sees the files of this machine below a layer in memory.
@@ -59,8 +60,9 @@ fn run(args: &Args) -> Result<i32> {
         let _ = out.flush();
         shown = text.len();
     };
-    let end = std::time::Instant::now() + Duration::from_secs(args.deadline);
-    while boot.runs() && std::time::Instant::now() < end {
+    let deadline = Duration::from_secs(args.deadline);
+    let mut clock = RunningTime::default();
+    while boot.runs() && clock.passed() < deadline {
         show(&boot.output());
         std::thread::sleep(Duration::from_millis(100));
     }

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use crate::error::{Context, Result, fail};
 use crate::vm::nbd::{Backend, serve};
@@ -13,17 +13,28 @@ use crate::vm::nbd::{Backend, serve};
 /// Bytes that are written completely or not at all.
 const BLOCK: usize = 4096;
 const BLOCK_BYTES: u64 = BLOCK as u64;
+/// Most blocks that are copied at once.
+const RUN_MAX: usize = 256;
 
 /// A disk of a virtual machine.
 #[derive(Debug)]
 pub struct Disk {
     socket: PathBuf,
-    content: Arc<Mutex<Content>>,
+    server: Arc<Server>,
+}
+
+#[derive(Debug)]
+struct Server {
+    content: Mutex<Content>,
+    /// The client has gone.
+    left: Condvar,
 }
 
 #[derive(Debug)]
 struct Content {
     size_bytes: u64,
+    /// A client is connected.
+    connected: bool,
     /// All writes.
     current: File,
     /// What is left if the power fails and the cache is lost.
@@ -50,6 +61,7 @@ impl Disk {
         };
         let content = Content {
             size_bytes: bytes,
+            connected: false,
             current: file("current")?,
             durable: file("durable")?,
             cached: BTreeSet::new(),
@@ -57,10 +69,13 @@ impl Disk {
         let socket = dir.join(format!("{name}.sock"));
         let listener =
             UnixListener::bind(&socket).context(format!("listen at {}", socket.display()))?;
-        let content = Arc::new(Mutex::new(content));
-        let served = Arc::clone(&content);
-        std::thread::spawn(move || accept(&listener, &served));
-        Ok(Self { socket, content })
+        let server = Arc::new(Server {
+            content: Mutex::new(content),
+            left: Condvar::new(),
+        });
+        let serving = Arc::clone(&server);
+        std::thread::spawn(move || accept(&listener, &serving));
+        Ok(Self { socket, server })
     }
 
     /// Where it is served.
@@ -68,14 +83,17 @@ impl Disk {
         &self.socket
     }
 
-    /// The power fails: of every block in the cache the random numbers of `seed` say whether it reached the disk.
+    /// The power fails: of every block in the cache the random numbers of `seed` say whether it reached the disk. The
+    /// client must have been killed; what it had sent before is taken first.
     ///
     /// Returns how many blocks were lost and how many were kept.
     ///
     /// # Errors
     /// The files cannot be read or written.
     pub(crate) fn lose_cache(&self, seed: u64) -> Result<(usize, usize)> {
-        let mut content = lock(&self.content);
+        let content = self.server.lock();
+        let gone = self.server.left.wait_while(content, |c| c.connected);
+        let mut content = gone.unwrap_or_else(PoisonError::into_inner);
         let (mut lost, mut kept) = (0, 0);
         let mut state = seed | 1;
         for block in std::mem::take(&mut content.cached) {
@@ -84,10 +102,10 @@ impl Disk {
             state ^= state << 17;
             if state & 1 == 0 {
                 kept += 1;
-                copy(&content.current, &content.durable, block)
+                copy(&content.current, &content.durable, block, 1)
             } else {
                 lost += 1;
-                copy(&content.durable, &content.current, block)
+                copy(&content.durable, &content.current, block, 1)
             }
             .context(format!("settle block {block}"))?;
         }
@@ -102,40 +120,46 @@ impl Drop for Disk {
     }
 }
 
-fn lock(content: &Mutex<Content>) -> MutexGuard<'_, Content> {
-    content.lock().unwrap_or_else(|e| e.into_inner())
+impl Server {
+    fn lock(&self) -> MutexGuard<'_, Content> {
+        self.content.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
-fn accept(listener: &UnixListener, content: &Arc<Mutex<Content>>) {
+fn accept(listener: &UnixListener, server: &Arc<Server>) {
     for stream in listener.incoming() {
-        let done = stream
-            .context("accept a client")
-            .and_then(|mut stream| serve(&mut stream, &mut Shared(Arc::clone(content))));
+        let done = stream.context("accept a client").and_then(|mut stream| {
+            server.lock().connected = true;
+            serve(&mut stream, &mut Client(Arc::clone(server)))
+        });
+        server.lock().connected = false;
+        server.left.notify_all();
         if let Err(error) = done {
             eprintln!("disk of the virtual machine: {error}");
         }
     }
 }
 
-fn copy(from: &File, to: &File, block: u64) -> std::io::Result<()> {
-    let mut buffer = [0; BLOCK];
-    from.read_exact_at(&mut buffer, block * BLOCK_BYTES)?;
-    to.write_all_at(&buffer, block * BLOCK_BYTES)
+/// Copies `count` blocks from block number `first` on.
+fn copy(from: &File, to: &File, first: u64, count: usize) -> std::io::Result<()> {
+    let mut buffer = vec![0; count * BLOCK];
+    from.read_exact_at(&mut buffer, first * BLOCK_BYTES)?;
+    to.write_all_at(&buffer, first * BLOCK_BYTES)
 }
 
-struct Shared(Arc<Mutex<Content>>);
+struct Client(Arc<Server>);
 
-impl Backend for Shared {
+impl Backend for Client {
     fn size_bytes(&self) -> u64 {
-        lock(&self.0).size_bytes
+        self.0.lock().size_bytes
     }
 
     fn read(&mut self, offset: u64, buffer: &mut [u8]) -> std::io::Result<()> {
-        lock(&self.0).current.read_exact_at(buffer, offset)
+        self.0.lock().current.read_exact_at(buffer, offset)
     }
 
     fn write(&mut self, offset: u64, data: &[u8]) -> std::io::Result<()> {
-        let mut content = lock(&self.0);
+        let mut content = self.0.lock();
         content.current.write_all_at(data, offset)?;
         let end = offset + data.len() as u64;
         content
@@ -145,9 +169,14 @@ impl Backend for Shared {
     }
 
     fn flush(&mut self) -> std::io::Result<()> {
-        let mut content = lock(&self.0);
-        for block in std::mem::take(&mut content.cached) {
-            copy(&content.current, &content.durable, block)?;
+        let mut content = self.0.lock();
+        let mut blocks = std::mem::take(&mut content.cached).into_iter().peekable();
+        while let Some(first) = blocks.next() {
+            let mut count = 1;
+            while count < RUN_MAX && blocks.next_if_eq(&(first + count as u64)).is_some() {
+                count += 1;
+            }
+            copy(&content.current, &content.durable, first, count)?;
         }
         Ok(())
     }
@@ -158,11 +187,11 @@ mod tests {
     use super::*;
 
     fn first_bytes(disk: &Disk, blocks: u64) -> Vec<u8> {
-        let mut shared = Shared(Arc::clone(&disk.content));
+        let mut client = Client(Arc::clone(&disk.server));
         (0..blocks)
             .map(|block| {
                 let mut byte = [0];
-                shared.read(block * BLOCK_BYTES, &mut byte).unwrap();
+                client.read(block * BLOCK_BYTES, &mut byte).unwrap();
                 byte[0]
             })
             .collect()
@@ -172,10 +201,10 @@ mod tests {
     fn a_power_cut_loses_some_of_what_was_not_flushed_and_nothing_else() {
         let dir = tempfile::tempdir_in("/var/tmp").unwrap();
         let disk = Disk::create(dir.path(), "a", 64 * BLOCK_BYTES).unwrap();
-        let mut shared = Shared(Arc::clone(&disk.content));
-        shared.write(0, &[1; 64 * BLOCK]).unwrap();
-        shared.flush().unwrap();
-        shared.write(16 * BLOCK_BYTES, &[2; 48 * BLOCK]).unwrap();
+        let mut client = Client(Arc::clone(&disk.server));
+        client.write(0, &[1; 64 * BLOCK]).unwrap();
+        client.flush().unwrap();
+        client.write(16 * BLOCK_BYTES, &[2; 48 * BLOCK]).unwrap();
         assert!(first_bytes(&disk, 64)[16..].iter().all(|b| *b == 2));
         let (lost, kept) = disk.lose_cache(7).unwrap();
         assert!(lost > 0 && kept > 0 && lost + kept == 48, "{lost} {kept}");

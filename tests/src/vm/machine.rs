@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use crate::command::{Output, wait_child};
 use crate::error::{Context, Result, fail};
-use crate::sandbox::base_dir;
 use crate::vm::disk::Disk;
 use crate::vm::kernel::{Kernel, vm_file};
+use crate::vm::work_dir::WorkDir;
 
 /// Words in the kernel's log that no test may leave there.
 const COMPLAINTS: [&str; 14] = [
@@ -22,7 +22,7 @@ const COMPLAINTS: [&str; 14] = [
     "Oops",
     "KFENCE",
     "KASAN",
-    "lockdep",
+    "lockdep is turned off",
     "Kernel panic",
     "Call Trace",
     "ODEBUG",
@@ -35,7 +35,7 @@ pub struct Machine {
     build: PathBuf,
     memory_mib: u32,
     disks: Vec<Disk>,
-    dir: tempfile::TempDir,
+    dir: WorkDir,
 }
 
 impl Machine {
@@ -45,11 +45,7 @@ impl Machine {
     /// The kernel cannot be built, or a directory cannot be made.
     pub fn new(kernel: Kernel, memory_mib: u32) -> Result<Self> {
         let build = kernel.build_dir()?;
-        let base = base_dir();
-        let dir = tempfile::Builder::new()
-            .prefix("mars-vm.")
-            .tempdir_in(&base)
-            .context(format!("create a directory in {}", base.display()))?;
+        let dir = WorkDir::create()?;
         let share = dir.path().join("share");
         fs::create_dir(&share).context(format!("create {}", share.display()))?;
         let modules = build.join("install/lib/modules");
@@ -120,7 +116,11 @@ impl Machine {
     /// # Errors
     /// The script fails or takes longer than `deadline`, or the kernel complains.
     pub fn run(&self, script: &str, deadline: Duration) -> Result<String> {
-        self.start(script)?.wait(deadline)?.good()
+        let mut boot = self.start(script)?;
+        match boot.end(deadline)? {
+            0 => Ok(boot.output()),
+            code => Err(boot.failed(&format!("the script ended with {code}"))),
+        }
     }
 
     fn arguments(&self, share: &Path, console: &Path) -> Vec<String> {
@@ -208,22 +208,26 @@ impl Boot<'_> {
     /// # Errors
     /// The script takes too long, the machine dies before the script ends, or the kernel complains.
     pub fn wait(mut self, deadline: Duration) -> Result<Output> {
+        Ok(Output {
+            command: "script of the virtual machine".into(),
+            code: self.end(deadline)?,
+            text: self.output(),
+        })
+    }
+
+    /// As [`Self::wait`]; returns the exit code of the script.
+    fn end(&mut self, deadline: Duration) -> Result<i32> {
         let ended = wait_child(&mut self.child, deadline).context("wait for qemu")?;
         self.check_console()?;
         let code = read(&self.machine.share().join("status"));
-        let what = match (ended, code.trim().parse()) {
-            (Some(_), Ok(code)) => {
-                return Ok(Output {
-                    command: "script of the virtual machine".into(),
-                    code,
-                    text: self.output(),
-                });
-            }
-            (None, _) => format!("not within {} s", deadline.as_secs()),
-            (Some(_), Err(_)) => "the machine died".into(),
-        };
-        let qemu = read(&self.machine.dir.path().join("qemu"));
-        Err(self.failed(&format!("{what}: script of the virtual machine\n{qemu}")))
+        match (ended, code.trim().parse()) {
+            (Some(_), Ok(code)) => Ok(code),
+            (None, _) => Err(self.failed(&format!(
+                "the script has not ended within {} s",
+                deadline.as_secs()
+            ))),
+            (Some(_), Err(_)) => Err(self.failed("the machine died before the script ended")),
+        }
     }
 
     /// Cuts the power; what the disks had not been told to flush is lost in part, as `seed` says.
@@ -259,13 +263,12 @@ impl Boot<'_> {
         }
     }
 
-    fn failed(&self, what: &str) -> crate::Error {
-        let console = self.console();
-        let lines: Vec<_> = console.lines().collect();
-        let tail = lines[lines.len().saturating_sub(120)..].join("\n");
-        let output = self.output();
+    /// An error that shows all there is: what qemu, the script and the kernel have said.
+    pub fn failed(&self, what: &str) -> crate::Error {
+        let qemu = read(&self.machine.dir.path().join("qemu"));
+        let (output, console) = (self.output(), self.console());
         fail(format!(
-            "{what}\n===== output of the script\n{output}\n===== console\n{tail}"
+            "{what}\n===== qemu\n{qemu}\n===== output of the script\n{output}\n===== console\n{console}\n===== {what}"
         ))
     }
 }

@@ -7,6 +7,7 @@ mod disk;
 mod kernel;
 mod machine;
 mod nbd;
+mod work_dir;
 
 pub use disk::Disk;
 pub use kernel::Kernel;

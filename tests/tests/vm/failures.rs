@@ -48,6 +48,7 @@ sectors=$(blockdev --getsz "$DISK")
 dmsetup create lower --table "0 $sectors linear $DISK 0"
 lower=/dev/mapper/lower
 serve $lower
+: >/tmp/load
 mars-node load "$DEVICE" 5 0 512 1000000 7 >/tmp/load 2>/tmp/errors & load=$!
 while [ "$(wc -l </tmp/load)" -lt 20 ]; do sleep 0.05; done
 say "the disk fails"
@@ -87,6 +88,7 @@ sectors=$(blockdev --getsz "$LOG_DISK")
 dmsetup create logs --table "0 $sectors linear $LOG_DISK 0"
 log_disk /dev/mapper/logs
 serve
+: >/tmp/load
 mars-node load "$DEVICE" 5 0 512 1500 7 >/tmp/load 2>/tmp/errors & load=$!
 while [ "$(wc -l </tmp/load)" -lt 20 ]; do sleep 0.05; done
 dmsetup suspend --nolockfs --noflush logs
@@ -109,6 +111,7 @@ fn nothing_goes_away_under_load() -> Result {
     run(r#"
 log_disk
 serve
+: >/tmp/load
 mars-node load "$DEVICE" 5 0 512 1000000 7 >/tmp/load 2>/tmp/errors & load=$!
 while [ "$(wc -l </tmp/load)" -lt 5 ]; do sleep 0.05; done
 for round in 1 2 3; do

@@ -3,8 +3,9 @@
 //! Three writers per life of the machine: one writes blocks in the first half of the device and flushes every few of
 //! them, one stores files in the second half, each flushed before it is reported, one never flushes.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use mars_tests::cluster::RunningTime;
 use mars_tests::load::last_reported;
 use mars_tests::vm::{Kernel, Machine};
 use mars_tests::{Context, Result, fail};
@@ -105,15 +106,14 @@ fn one_life(machine: &Machine, life: &str, round: u64, before: Option<Flushed>) 
     // A different number of writes, and so a different moment, in every round.
     let wanted = 7 * (3 + (round * 37) % 101);
     let mut boot = machine.start(&format!("ROUND={round}\n{life}"))?;
-    let end = Instant::now() + DEADLINE;
+    let mut clock = RunningTime::default();
     while reported(&load) < wanted || reported(&files) < round % 5 {
-        if !boot.runs() || Instant::now() > end {
-            let output = boot.wait(Duration::ZERO)?;
-            return Err(fail(format!("the load has not begun: {}", output.text)));
+        if !boot.runs() || clock.passed() > DEADLINE {
+            return Err(boot.failed("the load has not come that far"));
         }
         std::thread::sleep(Duration::from_millis(5));
     }
-    check(&boot.output(), before)?;
+    check(&boot.output(), before).map_err(|e| boot.failed(&e.to_string()))?;
     let (lost, kept) = boot.cut(round)?;
     Ok(Flushed {
         writes: reported(&load),
