@@ -13,6 +13,7 @@ pub mod daemon;
 pub mod disk;
 pub mod error;
 pub mod init;
+pub mod kernel_module;
 pub mod load;
 pub mod network;
 pub mod node;

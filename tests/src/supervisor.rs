@@ -16,6 +16,7 @@ use nix::sys::stat::major;
 
 use crate::command::{DEADLINE, host, run};
 use crate::error::{Context, Result, fail};
+use crate::kernel_module::let_go;
 use crate::process::Process;
 use crate::sandbox::{KEEP, READY, lock_dir};
 
@@ -89,7 +90,9 @@ pub fn destroy(dir: &Path) -> Result {
     for holder in processes(dir, HOLD_FILE) {
         holder.kill(KILL_DEADLINE)?;
     }
-    for device in loops_on(dir)? {
+    let loops = loops_on(dir)?;
+    let_go(&loops)?;
+    for device in loops {
         detach_loop(&device)?;
     }
     fs::remove_dir_all(dir).context(format!("remove {}", dir.display()))

@@ -18,8 +18,13 @@ const DEADLINE: Duration = Duration::from_secs(600);
 
 /// A machine with a disk for data, a disk for logs and a spare one.
 fn machine(kernel: Kernel) -> Result<Machine> {
+    machine_with(kernel, &[192, 256, 64])
+}
+
+/// A machine with disks of so many MiB.
+fn machine_with(kernel: Kernel, disks_mib: &[u64]) -> Result<Machine> {
     let mut machine = Machine::new(kernel, 1024)?;
-    for mib in [192, 256, 64] {
+    for mib in disks_mib {
         machine.add_disk(mib * MIB)?;
     }
     Ok(machine)

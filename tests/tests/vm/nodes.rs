@@ -3,8 +3,10 @@
 use mars_tests::Result;
 use mars_tests::vm::Kernel;
 
-use crate::{DEADLINE, machine, plain_script, scenario_program, script};
+use crate::{DEADLINE, machine_with, plain_script, scenario_program, script};
 
+/// The second disk has room for the disks and logs of all nodes; what is not written takes none.
+const DISKS_MIB: [u64; 2] = [16, 6144];
 /// Which nodes of a scenario have the kernel module as their shim.
 const ON_THE_FIRST: &str = "istore-test-bs7";
 const ON_BOTH: &str = "istore-test-bs7 istore-test-bap7";
@@ -23,7 +25,7 @@ fn scenario(file: &str, name: &str, kmod_nodes: &str) -> Result {
     } else {
         script(kernel, &format!("{body}rmmod mars\n"))?
     };
-    let text = machine(kernel)?.run(&script, DEADLINE)?;
+    let text = machine_with(kernel, &DISKS_MIB)?.run(&script, DEADLINE)?;
     println!("{text}");
     // A name that no test has runs nothing, and that succeeds.
     assert!(text.contains("1 passed"), "{text}");
