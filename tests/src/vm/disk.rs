@@ -35,6 +35,8 @@ struct Content {
     size_bytes: u64,
     /// A client is connected.
     connected: bool,
+    /// No request is carried out any more.
+    off: bool,
     /// All writes.
     current: File,
     /// What is left if the power fails and the cache is lost.
@@ -62,6 +64,7 @@ impl Disk {
         let content = Content {
             size_bytes: bytes,
             connected: false,
+            off: false,
             current: file("current")?,
             durable: file("durable")?,
             cached: BTreeSet::new(),
@@ -83,8 +86,13 @@ impl Disk {
         &self.socket
     }
 
-    /// The power fails: of every block in the cache the random numbers of `seed` say whether it reached the disk. The
-    /// client must have been killed; what it had sent before is taken first.
+    /// The power fails: what the client has sent and was not answered is not carried out.
+    pub(crate) fn power_off(&self) {
+        self.server.lock().off = true;
+    }
+
+    /// The end of a power cut, after [`Self::power_off`] and the end of the client: of every block in the cache the
+    /// random numbers of `seed` say whether it reached the disk.
     ///
     /// Returns how many blocks were lost and how many were kept.
     ///
@@ -94,6 +102,7 @@ impl Disk {
         let content = self.server.lock();
         let gone = self.server.left.wait_while(content, |c| c.connected);
         let mut content = gone.unwrap_or_else(PoisonError::into_inner);
+        content.off = false;
         let (mut lost, mut kept) = (0, 0);
         let mut state = seed | 1;
         for block in std::mem::take(&mut content.cached) {
@@ -123,6 +132,15 @@ impl Drop for Disk {
 impl Server {
     fn lock(&self) -> MutexGuard<'_, Content> {
         self.content.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The content, for a request.
+    fn powered(&self) -> std::io::Result<MutexGuard<'_, Content>> {
+        let content = self.lock();
+        if content.off {
+            return Err(std::io::ErrorKind::ConnectionAborted.into());
+        }
+        Ok(content)
     }
 }
 
@@ -155,11 +173,11 @@ impl Backend for Client {
     }
 
     fn read(&mut self, offset: u64, buffer: &mut [u8]) -> std::io::Result<()> {
-        self.0.lock().current.read_exact_at(buffer, offset)
+        self.0.powered()?.current.read_exact_at(buffer, offset)
     }
 
     fn write(&mut self, offset: u64, data: &[u8]) -> std::io::Result<()> {
-        let mut content = self.0.lock();
+        let mut content = self.0.powered()?;
         content.current.write_all_at(data, offset)?;
         let end = offset + data.len() as u64;
         content
@@ -169,7 +187,7 @@ impl Backend for Client {
     }
 
     fn flush(&mut self) -> std::io::Result<()> {
-        let mut content = self.0.lock();
+        let mut content = self.0.powered()?;
         let mut blocks = std::mem::take(&mut content.cached).into_iter().peekable();
         while let Some(first) = blocks.next() {
             let mut count = 1;
@@ -206,6 +224,8 @@ mod tests {
         client.flush().unwrap();
         client.write(16 * BLOCK_BYTES, &[2; 48 * BLOCK]).unwrap();
         assert!(first_bytes(&disk, 64)[16..].iter().all(|b| *b == 2));
+        disk.power_off();
+        assert!(client.flush().is_err());
         let (lost, kept) = disk.lose_cache(7).unwrap();
         assert!(lost > 0 && kept > 0 && lost + kept == 48, "{lost} {kept}");
         let after = first_bytes(&disk, 64);

@@ -5,6 +5,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
 use crate::command::{Output, wait_child};
 use crate::error::{Context, Result, fail};
 use crate::vm::disk::Disk;
@@ -28,6 +31,13 @@ const COMPLAINTS: [&str; 14] = [
     "ODEBUG",
     "list_add corruption",
 ];
+
+/// A machine that was stopped for some minutes as a whole must not believe that its tasks hang.
+const PATIENCE: &str = "rcupdate.rcu_cpu_stall_timeout=300 workqueue.watchdog_thresh=300 \
+                        sysctl.kernel.hung_task_timeout_secs=300";
+/// The emulated processor. What is slow only because it is emulated is left out: the kernel and all programs have other
+/// ways for checksums (the instruction of SSE 4.2 is emulated bit by bit) and copying (`rep movsb` byte by byte).
+const PROCESSOR: &str = "max,sse4.2=off,erms=off";
 
 /// A virtual machine, running or not. Its disks and files go when it is dropped.
 #[derive(Debug)]
@@ -125,9 +135,14 @@ impl Machine {
 
     fn arguments(&self, share: &Path, console: &Path) -> Vec<String> {
         let accel = std::env::var("MARS_VM_ACCEL").unwrap_or_else(|_| "tcg,thread=multi".into());
+        let processor = if accel.starts_with("tcg") {
+            PROCESSOR
+        } else {
+            "max"
+        };
         let init = fs::canonicalize(vm_file("guest")).unwrap_or_else(|_| vm_file("guest"));
         let kernel_line = format!(
-            "console=ttyS0 loglevel=7 panic=-1 root=host rootfstype=9p \
+            "console=ttyS0 loglevel=7 panic=-1 {PATIENCE} root=host rootfstype=9p \
              rootflags=trans=virtio,version=9p2000.L,cache=loose,msize=512000 ro init={}",
             init.display()
         );
@@ -139,7 +154,7 @@ impl Machine {
             "-machine",
             "q35",
             "-cpu",
-            "max",
+            processor,
             "-smp",
             "2",
             "-device",
@@ -239,6 +254,12 @@ impl Boot<'_> {
     pub fn cut(mut self, seed: u64) -> Result<(usize, usize)> {
         if !self.runs() {
             return Err(self.failed("the machine was to lose its power, but it has ended"));
+        }
+        // It stands still first, so that the guest does not see its disks go.
+        let process = i32::try_from(self.child.id()).context("number of qemu")?;
+        kill(Pid::from_raw(process), Signal::SIGSTOP).context("stop qemu")?;
+        for disk in &self.machine.disks {
+            disk.power_off();
         }
         self.child.kill().context("kill qemu")?;
         self.child.wait().context("wait for the killed qemu")?;

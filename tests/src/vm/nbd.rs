@@ -1,6 +1,6 @@
 //! The server's side of the network block device protocol, as much of it as qemu needs: one connection, one disk.
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
 
 use crate::error::{Context, Result, fail};
@@ -21,7 +21,7 @@ const FORCE_UNIT_ACCESS: u16 = 1;
 const OPTION_LEN_MAX: u32 = 4096;
 const REQUEST_LEN_MAX: u32 = 32 << 20;
 
-/// What a served disk does.
+/// What a served disk does. An error of the kind `ConnectionAborted` ends the connection without an answer.
 pub(crate) trait Backend {
     /// Size in bytes.
     fn size_bytes(&self) -> u64;
@@ -56,6 +56,9 @@ pub(crate) fn serve(stream: &mut UnixStream, disk: &mut impl Backend) -> Result 
             Ok(()) if request.flags & FORCE_UNIT_ACCESS != 0 => disk.flush(),
             other => other,
         };
+        if matches!(&done, Err(e) if e.kind() == ErrorKind::ConnectionAborted) {
+            return Ok(());
+        }
         let errno = done.err().map_or(0, |e| e.raw_os_error().unwrap_or(5));
         let mut reply = Vec::with_capacity(16 + data.len());
         reply.extend_from_slice(&REPLY_MAGIC.to_be_bytes());

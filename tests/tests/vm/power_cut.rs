@@ -113,6 +113,8 @@ fn one_life(machine: &Machine, life: &str, round: u64, before: Option<Flushed>) 
         }
         std::thread::sleep(Duration::from_millis(5));
     }
+    // Reports come when something has just been flushed.
+    std::thread::sleep(Duration::from_millis(round * 7919 % 211));
     check(&boot.output(), before).map_err(|e| boot.failed(&e.to_string()))?;
     let (lost, kept) = boot.cut(round)?;
     Ok(Flushed {
