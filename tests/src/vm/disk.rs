@@ -86,6 +86,11 @@ impl Disk {
         &self.socket
     }
 
+    /// Whether blocks are in the cache.
+    pub(crate) fn has_cached(&self) -> bool {
+        !self.server.lock().cached.is_empty()
+    }
+
     /// The power fails: what the client has sent and was not answered is not carried out.
     pub(crate) fn power_off(&self) {
         self.server.lock().off = true;
@@ -150,10 +155,17 @@ fn accept(listener: &UnixListener, server: &Arc<Server>) {
             server.lock().connected = true;
             serve(&mut stream, &mut Client(Arc::clone(server)))
         });
-        server.lock().connected = false;
+        let is_cut = {
+            let mut content = server.lock();
+            content.connected = false;
+            content.off
+        };
         server.left.notify_all();
-        if let Err(error) = done {
-            eprintln!("disk of the virtual machine: {error}");
+        match done {
+            // In the middle of a request.
+            Err(_) if is_cut => {}
+            Err(error) => eprintln!("disk of the virtual machine: {error}"),
+            Ok(()) => {}
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -255,6 +255,8 @@ impl Boot<'_> {
         if !self.runs() {
             return Err(self.failed("the machine was to lose its power, but it has ended"));
         }
+        self.wait_for_cached(Duration::from_millis(300));
+        std::thread::sleep(Duration::from_millis(seed % 8));
         // It stands still first, so that the guest does not see its disks go.
         let process = i32::try_from(self.child.id()).context("number of qemu")?;
         kill(Pid::from_raw(process), Signal::SIGSTOP).context("stop qemu")?;
@@ -271,6 +273,14 @@ impl Boot<'_> {
             sum = (sum.0 + lost, sum.1 + kept);
         }
         Ok(sum)
+    }
+
+    /// A moment at which a power cut can do harm; after a while any other will do.
+    fn wait_for_cached(&self, longest: Duration) {
+        let begin = Instant::now();
+        while begin.elapsed() < longest && !self.machine.disks.iter().any(Disk::has_cached) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 
     fn check_console(&self) -> Result {
