@@ -35,6 +35,8 @@ pub enum Event {
     PeerDown(HostName, String),
     /// A peer told which logs of a resource it has.
     Offers(HostName, ResourceName, Vec<LogOffer>),
+    /// Further ones.
+    MoreOffers(HostName, ResourceName, Vec<LogOffer>),
     /// A part of a peer's tree was mirrored.
     Staged(HostName, Tree, Vec<Problem>),
     /// A peer wants to be told of changes.

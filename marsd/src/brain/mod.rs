@@ -242,6 +242,7 @@ impl Brain {
             Event::PeerDown(peer, why) => self.apply_peer_down(&peer, &why),
             Event::Offers(peer, res, logs) => self.apply_offers(&peer, res, logs),
             Event::Staged(peer, tree, problems) => {
+            Event::MoreOffers(peer, res, logs) => self.apply_more_offers(&peer, res, logs),
                 self.apply_staged(&peer, &tree, problems);
                 if let Some((peers, _)) = &mut self.unheard {
                     peers.remove(&peer);

@@ -109,6 +109,19 @@ impl Brain {
         self.dirty.extend(self.resources.keys().cloned());
     }
 
+    pub(super) fn apply_more_offers(
+        &mut self,
+        host: &HostName,
+        res: ResourceName,
+        logs: Vec<LogOffer>,
+    ) {
+        let Some(peer) = self.peers.get_mut(host) else {
+            return;
+        };
+        peer.offers.entry(res.clone()).or_default().extend(logs);
+        self.dirty.insert(res);
+    }
+
     pub(super) fn apply_offers(&mut self, host: &HostName, res: ResourceName, logs: Vec<LogOffer>) {
         let Some(peer) = self.peers.get_mut(host) else {
             return;
@@ -219,6 +232,11 @@ impl PeerTask {
             }
             next = announced.try_recv().ok();
         }
+                Announce::MoreLogs { resource, logs } => {
+                    let _ = self
+                        .events
+                        .send(Event::MoreOffers(self.peer.clone(), resource, logs));
+                }
         // What the grammar does not know is of no use here.
         changed.retain(|path| LinkPath::parse(path).is_some());
         changed.sort();

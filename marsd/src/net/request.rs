@@ -93,6 +93,13 @@ pub enum Announce {
         /// Its logfiles.
         logs: Vec<LogOffer>,
     },
+    /// Further ones of the same resource: too many for one message.
+    MoreLogs {
+        /// The resource.
+        resource: ResourceName,
+        /// Its further logfiles.
+        logs: Vec<LogOffer>,
+    },
     /// Sign of life.
     Heartbeat,
     /// Something of a newer version.

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use mars_core::plan::LogOffer;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval, timeout};
@@ -15,7 +16,7 @@ use super::request::{Announce, StreamRequest, is_tree_path};
 
 /// Paths in one message: well below [`super::frame::JSON_MAX`], as are [`LOGS_MAX`].
 const PATHS_MAX: usize = 1024;
-/// Logs of a resource in one message, which replaces the one before: further ones are offered when the first are gone.
+/// Logs of a resource in one message.
 const LOGS_MAX: usize = 6000;
 
 /// How often each side speaks, and how long the other may be silent.
@@ -131,7 +132,7 @@ fn sensible(message: Announce) -> Option<Announce> {
             }
             (!paths.is_empty()).then_some(Announce::Changed { paths })
         }
-        logs @ Announce::Logs { .. } => Some(logs),
+        logs @ (Announce::Logs { .. } | Announce::MoreLogs { .. }) => Some(logs),
     }
 }
 
@@ -173,9 +174,15 @@ fn split(message: Announce) -> Vec<Announce> {
             };
             paths.chunks(PATHS_MAX).map(part).collect()
         }
-        Announce::Logs { resource, mut logs } => {
-            logs.truncate(LOGS_MAX);
-            vec![Announce::Logs { resource, logs }]
+        Announce::Logs { resource, logs } if logs.len() > LOGS_MAX => {
+            let part = |(n, logs): (usize, &[LogOffer])| {
+                let (resource, logs) = (resource.clone(), logs.to_vec());
+                match n {
+                    0 => Announce::Logs { resource, logs },
+                    _ => Announce::MoreLogs { resource, logs },
+                }
+            };
+            logs.chunks(LOGS_MAX).enumerate().map(part).collect()
         }
         short => vec![short],
     }
@@ -229,14 +236,19 @@ mod tests {
         let resource = mars_core::ResourceName::new(&"r".repeat(16)).unwrap();
         let logs = (1..=10_000).map(log).collect();
         let paths = vec!["p".repeat(512); 3000];
+        let mut count = 0;
         for message in [
             Announce::Logs { resource, logs },
             Announce::Changed { paths },
         ] {
             for part in split(message) {
                 write_json(&mut tokio::io::sink(), &part).await.unwrap();
+                if let Announce::Logs { logs, .. } | Announce::MoreLogs { logs, .. } = part {
+                    count += logs.len();
+                }
             }
         }
+        assert_eq!(count, 10_000);
     }
 
     #[tokio::test]
