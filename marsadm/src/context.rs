@@ -7,7 +7,7 @@ use std::io::{ErrorKind, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::time::Duration;
 
-use mars_core::plan::ORDER_ROOT;
+use mars_core::plan::{ORDER_ROOT, highest_order};
 use mars_core::{HostName, Lamport, LinkPath, LogName, ResourceName, Stamp, Tree};
 use mars_tree::{Env, Loaded, TreeDir, wall_clock};
 use nix::unistd::{AccessFlags, access};
@@ -217,19 +217,6 @@ impl Edit {
             Self::Order(rel) => format!("order deletion of {ORDER_ROOT}{rel}"),
         }
     }
-}
-
-/// The highest order given or acknowledged so far. A node begins with the acknowledgement `1`, which is none.
-fn highest_order(tree: &Tree) -> u64 {
-    tree.links
-        .iter()
-        .filter_map(|(path, link)| match path {
-            LinkPath::DeleteOrder(n) => Some(*n),
-            LinkPath::Deleted(_) if link.value != "1" => link.value.parse().ok(),
-            _ => None,
-        })
-        .max()
-        .unwrap_or(0)
 }
 
 /// Creates an empty logfile, durable, mode 0600.

@@ -119,12 +119,6 @@ fn a_lost_node_is_removed_and_replaced_under_its_name() -> Result {
 
 #[test]
 fn a_node_joins_and_syncs_while_the_primary_is_away() -> Result {
-    scenario(&[PAIR[0], PAIR[1], "db-1"], join_while_away)
-}
-
-#[test]
-#[ignore = "now and then a member whose clock ran ahead is not forgotten within 30 s after it has left"]
-fn whoever_joined_so_can_leave_again() -> Result {
     scenario(&[PAIR[0], PAIR[1], "db-1"], |cluster| {
         join_while_away(cluster)?;
         all_leave(cluster)
@@ -173,16 +167,24 @@ fn join_while_away(cluster: &Cluster) -> Result {
     Ok(())
 }
 
-/// Two leave, the one that is left takes the resource with it.
+/// Two leave while nobody sees the other, so that their deletion orders bear the same numbers; the one that is left takes the
+/// resource with it.
 fn all_leave(cluster: &Cluster) -> Result {
     let [a, b, c] = [0, 1, 2].map(|n| &cluster[n]);
+    let cables = [(a, b), (a, c), (b, c)];
+    for (one, other) in cables {
+        cluster.cut(one, other)?;
+    }
     for node in [a, c] {
         node.run(&format!("marsadm detach {RESOURCE}; marsadm disconnect-local {RESOURCE}; marsadm pause-sync-local {RESOURCE}; marsadm pause-replay-local {RESOURCE}; marsadm leave-resource {RESOURCE}"))?;
     }
+    for (one, other) in cables {
+        cluster.heal(one, other)?;
+    }
     cluster.wait("the members are forgotten", 30, || {
         [a, c].iter().all(|n| {
-            b.link(&format!("resource-{RESOURCE}/replay-{}", n.name()))
-                .is_none()
+            let of_resource = |path: &String| path.starts_with("resource-");
+            traces(b, n.name()).is_ok_and(|left| !left.iter().any(of_resource))
         })
     })?;
     b.run(&format!("marsadm --force delete-resource {RESOURCE}"))?;

@@ -5,7 +5,7 @@ use tokio::time::Instant;
 use mars_core::control::ShimState;
 use mars_core::gap::{NO_GAP, SyncBase, format_base};
 use mars_core::link::ResourceLink;
-use mars_core::plan::{RebaseStep, chain_version};
+use mars_core::plan::{ORDER_ROOT, RebaseStep, chain_version};
 use mars_core::{HostName, LinkPath, LogName, ReplayPos, ResourceName, VersionValue};
 use mars_tree::passed::load_passed;
 
@@ -190,9 +190,9 @@ impl Brain {
                 return;
             }
         }
-        for link in old {
-            self.order_removal(&link);
-        }
+        let target = |link: &LinkPath| (format!("{ORDER_ROOT}{link}"), None);
+        let orders: Vec<_> = old.iter().map(target).collect();
+        self.give_orders(&orders);
         if let Some(res) = self.resources.get_mut(name) {
             res.stop_replay();
             res.pos = Some(start.clone());
@@ -201,13 +201,6 @@ impl Brain {
             res.failed = None;
         }
         self.dirty.insert(name.clone());
-    }
-
-    fn order_removal(&mut self, link: &LinkPath) {
-        let target = format!("{}{link}", mars_core::plan::ORDER_ROOT);
-        let number = self.highest_order() + 1;
-        self.set_link(LinkPath::DeleteOrder(number), &target);
-        self.orders_dirty = true;
     }
 
     /// Links that others rely on survive a power loss.

@@ -4,6 +4,7 @@ use std::fs;
 use tokio::time::Instant;
 
 use mars_core::link::Scope;
+use mars_core::plan::colliding_orders;
 use mars_core::tree::Problem;
 use mars_core::{HostName, LinkPath, LogName, ResourceName, Stamp, Tree};
 use mars_tree::wall_clock;
@@ -31,7 +32,7 @@ impl Brain {
     }
 
     /// Takes a link into the snapshot; what this node may speak of is announced.
-    fn note_link(&mut self, path: LinkPath, value: &str, stamp: Stamp) {
+    pub(super) fn note_link(&mut self, path: LinkPath, value: &str, stamp: Stamp) {
         self.touch(&path);
         let speaks = match path.scope() {
             Scope::HostOnly(owner) => *owner == self.me,
@@ -70,7 +71,7 @@ impl Brain {
         }
     }
 
-    fn refresh_link(&mut self, path: LinkPath) {
+    pub(super) fn refresh_link(&mut self, path: LinkPath) {
         match self.dir.read_link(&path) {
             Ok(Some(link))
                 if self.tree.stamp(&path) != Some(link.stamp)
@@ -155,7 +156,8 @@ impl Brain {
                 .into_iter()
                 .map(|(p, l)| (p.clone(), l.value.clone(), l.stamp))
                 .collect();
-        if news.is_empty() {
+        let orders = self.other_orders(staged);
+        if news.is_empty() && orders.is_empty() {
             return;
         }
         let lock = match self.dir.lock() {
@@ -173,6 +175,11 @@ impl Brain {
             self.clock.observe(stamp);
             let link = mars_core::Link { value, stamp };
             match lock.write_newer(&path, &link) {
+        // A command may have given one that this daemon has not heard of.
+        for path in orders {
+            self.refresh_link(path);
+        }
+        let lost = colliding_orders(&self.tree, staged);
                 Ok(true) => {
                     self.touch(&path);
                     self.tree.links.insert(path, link);
@@ -194,6 +201,7 @@ impl Brain {
         }
     }
 }
+        self.give_orders_again(lost);
 
 /// The resource that a path of the tree belongs to.
 fn resource_of(path: &str) -> Option<&str> {

@@ -6,6 +6,7 @@ mod gap;
 mod links;
 mod offers;
 mod params;
+mod orders;
 mod peers;
 mod res;
 mod shim_events;
@@ -23,7 +24,6 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use mars_core::plan::{DeleteStep, deleted_resources, plan_delete};
 use mars_core::{HostName, Lamport, LinkPath, ResourceName, Switch, Tree};
 use mars_tree::TreeDir;
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
@@ -241,9 +241,9 @@ impl Brain {
             Event::PeerUp(peer, conn) => self.apply_peer_up(&peer, conn),
             Event::PeerDown(peer, why) => self.apply_peer_down(&peer, &why),
             Event::Offers(peer, res, logs) => self.apply_offers(&peer, res, logs),
-            Event::Staged(peer, tree, problems) => {
             Event::MoreOffers(peer, res, logs) => self.apply_more_offers(&peer, res, logs),
                 self.apply_staged(&peer, &tree, problems);
+            Event::Staged(peer, tree, problems) => {
                 if let Some((peers, _)) = &mut self.unheard {
                     peers.remove(&peer);
                 }
@@ -302,59 +302,5 @@ impl Brain {
             }
         }
         self.send_announcements();
-    }
-
-    fn run_orders(&mut self) {
-        for step in plan_delete(&self.tree, &self.me) {
-            match step {
-                DeleteStep::Log(res, log) => {
-                    tracing::info!(resource = %res, "{log} is deleted by order");
-                    match self.dir.remove_log(&res, &log) {
-                        Ok(()) => self.board.forget(&res, &log),
-                        Err(e) => self.warn_once(&format!("resource-{res}/{log}"), &e.to_string()),
-                    }
-                    self.refresh_log(&res, &log);
-                }
-                DeleteStep::Link(path) => {
-                    if let Err(e) = self.dir.remove(&path) {
-                        self.warn_once(&path.to_string(), &e.to_string());
-                    }
-                    self.tree.links.remove(&path);
-                }
-                DeleteStep::Acknowledge(number) => {
-                    self.set_link(LinkPath::Deleted(self.me.clone()), &format!("{number:09}"));
-                }
-                DeleteStep::Refused(number, why) => {
-                    self.warn_once(&format!("deletion order {number}"), &why)
-                }
-            }
-        }
-        self.remove_deleted_resources();
-    }
-
-    /// The directory of a resource whose deletion was ordered goes when none of its links is left.
-    fn remove_deleted_resources(&mut self) {
-        for res in deleted_resources(&self.tree) {
-            match self.dir.remove_resource_dir(&res) {
-                Ok(true) => {
-                    tracing::info!(resource = %res, "the resource is deleted by order");
-                    self.tree.dirs.retain(|dir| {
-                        dir.split('/')
-                            .next()
-                            .and_then(|d| d.strip_prefix("resource-"))
-                            != Some(res.as_str())
-                    });
-                    self.tree.logs.remove(&res);
-                    self.withdraw_logs(&res);
-                    self.resources.remove(&res);
-                    self.dirty.remove(&res);
-                }
-                Ok(false) => self.warn_once(
-                    &format!("resource-{res}"),
-                    "holds files that are not of MARS and stays, though the resource was deleted",
-                ),
-                Err(e) => self.warn_once(&format!("resource-{res}"), &e.to_string()),
-            }
-        }
     }
 }

@@ -32,19 +32,19 @@ impl Brain {
         let Some(rest) = self.rest_kib() else { return };
         self.note_space(rest);
         let bytes = u64::try_from(rest).unwrap_or(0).saturating_mul(1024);
+        let mut orders = Vec::new();
         for step in plan_space(&self.tree, &self.me, bytes, |res| self.space_limits(res)) {
             match step {
                 SpaceStep::Rotate(res, log) => self.begin_log(&res, &log),
                 SpaceStep::Order(target) => {
-                    let number = self.highest_order() + 1;
                     tracing::info!(
                         "{target} is needed by nobody, and room is short: its deletion is ordered"
                     );
-                    self.set_link(LinkPath::DeleteOrder(number), &target);
-                    self.orders_dirty = true;
+                    orders.push((target, None));
                 }
             }
         }
+        self.give_orders(&orders);
     }
 
     fn note_space(&mut self, rest: i64) {
@@ -75,7 +75,7 @@ impl Brain {
         }
     }
 
-    fn begin_log(&mut self, res: &ResourceName, log: &LogName) {
+    pub(super) fn begin_log(&mut self, res: &ResourceName, log: &LogName) {
         if self.resources.get(res).is_some_and(Res::is_jammed) {
             return;
         }
@@ -92,19 +92,5 @@ impl Brain {
             Err(e) => self.warn_once(&path.display().to_string(), &e.to_string()),
         }
         self.refresh_log(res, log);
-    }
-
-    /// The highest order given or acknowledged so far. A node begins with the acknowledgement `1`, which is none.
-    pub(super) fn highest_order(&self) -> u64 {
-        self.tree
-            .links
-            .iter()
-            .filter_map(|(path, link)| match path {
-                LinkPath::DeleteOrder(number) => Some(*number),
-                LinkPath::Deleted(_) if link.value != "1" => link.value.parse().ok(),
-                _ => None,
-            })
-            .max()
-            .unwrap_or(0)
     }
 }

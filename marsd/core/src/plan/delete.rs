@@ -6,6 +6,7 @@ use alloc::vec::Vec;
 use crate::link::{LinkPath, ResourceLink};
 use crate::name::{HostName, ResourceName};
 use crate::position::LogName;
+use crate::stamp::Stamp;
 use crate::tree::{Link, Tree};
 
 /// Root that deletion orders are written against, wherever the tree really lies.
@@ -22,6 +23,38 @@ pub enum DeleteStep {
     Acknowledge(u64),
     /// Nothing is done and nothing acknowledged: why.
     Refused(u64, String),
+}
+
+/// The highest order given or acknowledged so far. A node begins with the acknowledgement `1`, which is none.
+pub fn highest_order(tree: &Tree) -> u64 {
+    tree.links
+        .iter()
+        .filter_map(|(path, link)| match path {
+            LinkPath::DeleteOrder(number) => Some(*number),
+            LinkPath::Deleted(_) if link.value != "1" => link.value.parse().ok(),
+            _ => None,
+        })
+        .max()
+        .unwrap_or(0)
+}
+
+/// Orders of `live` whose number another node has given to another order, as `staged` shows: two nodes that could not see
+/// each other took the same. Whichever wins, the number says nothing any more about who has seen what, so these are to be
+/// given again, with another number and the stamp that they have.
+pub fn colliding_orders(live: &Tree, staged: &Tree) -> Vec<(String, Stamp)> {
+    let is_order = |path: &LinkPath| matches!(path, LinkPath::DeleteOrder(_));
+    let given_again = |path: &LinkPath, order: &Link| {
+        live.links
+            .iter()
+            .filter(|(other, _)| is_order(other) && *other > path)
+            .any(|(_, other)| other.value == order.value && other.stamp >= order.stamp)
+    };
+    let collides = |(path, theirs): (&LinkPath, &Link)| {
+        let ours = live.links.get(path).filter(|_| is_order(path))?;
+        let differs = ours.value != theirs.value;
+        (differs && !given_again(path, ours)).then(|| (ours.value.clone(), ours.stamp))
+    };
+    staged.links.iter().filter_map(collides).collect()
 }
 
 enum Target {
@@ -140,8 +173,6 @@ mod tests {
     use super::*;
     use alloc::string::ToString;
 
-    use crate::stamp::Stamp;
-
     fn tree(replay_seq: u64) -> (Tree, HostName) {
         let me = HostName::new("A").unwrap();
         let mut tree = Tree::default();
@@ -247,6 +278,30 @@ mod tests {
                 .iter()
                 .any(|s| matches!(s, DeleteStep::Link(LinkPath::Resource(..))))
         );
+    }
+
+    #[test]
+    fn an_order_that_lost_its_number_is_given_again_once() {
+        let orders = |list: &[(u64, &str, i64)]| {
+            let mut tree = Tree::default();
+            for (number, target, secs) in list {
+                let value = alloc::format!("/mars/resource-r/{target}");
+                tree.put(LinkPath::DeleteOrder(*number), &value, Stamp::new(*secs, 0))
+                    .unwrap();
+            }
+            tree
+        };
+        let ours = (4, "connect-A", 10);
+        let again = [("/mars/resource-r/connect-A".to_string(), Stamp::new(10, 0))];
+        for secs in [9, 11] {
+            let staged = orders(&[(4, "connect-B", secs), (5, "connect-C", 9)]);
+            assert_eq!(colliding_orders(&orders(&[ours]), &staged), again);
+            let twice = orders(&[ours, (7, "connect-A", 10)]);
+            assert_eq!(colliding_orders(&twice, &staged), []);
+        }
+        let same = orders(&[(4, "connect-A", 11)]);
+        assert_eq!(colliding_orders(&orders(&[ours]), &same), []);
+        assert_eq!(highest_order(&orders(&[ours, (6, "connect-D", 1)])), 6);
     }
 
     #[test]

@@ -32,7 +32,9 @@ use crate::name::HostName;
 use crate::position::{LogName, ReplayPos};
 use crate::resource::ResourceView;
 
-pub use delete::{DeleteStep, ORDER_ROOT, deleted_resources, plan_delete};
+pub use delete::{
+    DeleteStep, ORDER_ROOT, colliding_orders, deleted_resources, highest_order, plan_delete,
+};
 pub use gap::{Gap, gap_ahead, own_next, way_back_decided};
 pub use log::chain_version;
 pub use publish::{Published, position_links, publish};
