@@ -101,6 +101,8 @@ impl ShimUp {
 pub(super) struct ReplayRun {
     pub(super) run: u64,
     pub(super) log: LogName,
+    /// Somebody has set the position anew: what this run still reports does not count.
+    pub(super) is_void: bool,
     pub(super) end: watch::Sender<FetchProgress>,
     pub(super) cancel: Cancel,
 }
@@ -221,7 +223,8 @@ impl Res {
 
     /// Stops the replay; it reports its end.
     pub(super) fn stop_replay(&mut self) {
-        if let Some(run) = &self.replay {
+        if let Some(run) = &mut self.replay {
+            run.is_void = true;
             run.cancel.cancel();
         }
     }

@@ -98,6 +98,7 @@ impl Brain {
         let run = res.next_run();
         res.replay = Some(ReplayRun {
             run,
+            is_void: false,
             log: pos.log,
             end,
             cancel: cancel.clone(),

@@ -32,7 +32,7 @@ impl Brain {
                 let Some(log) = res
                     .replay
                     .as_ref()
-                    .filter(|r| r.run == run)
+                    .filter(|r| r.run == run && !r.is_void)
                     .map(|r| r.log.clone())
                 else {
                     return;
@@ -95,7 +95,8 @@ impl Brain {
         let Some(res) = self.resources.get_mut(name) else {
             return;
         };
-        let Some(log) = res.replay.take_if(|r| r.run == run).map(|r| r.log) else {
+        let ended = res.replay.take_if(|r| r.run == run);
+        let Some(log) = ended.filter(|r| !r.is_void).map(|r| r.log) else {
             return;
         };
         res.pos = Some(ReplayPos::new(log.clone(), pos));
