@@ -95,6 +95,8 @@ impl Brain {
             }
         };
         res.shim = Shim::Starting(hold);
+        // What it does about the logs shows when it is up.
+        res.passed = None;
         res.shim_gen += 1;
         tracing::info!(resource = %name, "starting the shim at {from}");
         let job = StartJob {
