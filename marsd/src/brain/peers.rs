@@ -143,9 +143,13 @@ async fn keep_connected(task: PeerTask) {
     loop {
         let why = match dial(&task.net, &task.peer).await {
             Ok(conn) => {
-                pause = REDIAL.0;
+                let began = Instant::now();
                 let why = task.follow(&conn).await;
                 conn.close("the watch ended");
+                // What fails at once, as for want of room, is not tried at once again and again.
+                if began.elapsed() >= REDIAL.1 {
+                    pause = REDIAL.0;
+                }
                 why
             }
             Err(e) => e.to_string(),
@@ -228,15 +232,15 @@ impl PeerTask {
                         .events
                         .send(Event::Offers(self.peer.clone(), resource, logs));
                 }
-                Announce::Heartbeat | Announce::Unknown => {}
-            }
-            next = announced.try_recv().ok();
-        }
                 Announce::MoreLogs { resource, logs } => {
                     let _ = self
                         .events
                         .send(Event::MoreOffers(self.peer.clone(), resource, logs));
                 }
+                Announce::Heartbeat | Announce::Unknown => {}
+            }
+            next = announced.try_recv().ok();
+        }
         // What the grammar does not know is of no use here.
         changed.retain(|path| LinkPath::parse(path).is_some());
         changed.sort();
