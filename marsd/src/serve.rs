@@ -18,7 +18,7 @@ use crate::net::{
 };
 use crate::transfer::Transfer;
 use crate::work::sync_ranges::Ranges;
-use crate::work::{Cancel, LogBoard, SyncSource, Throttled, serve_fetch, serve_sync};
+use crate::work::{Cancel, LogBoard, SyncSource, Throttled, check_record, serve_fetch, serve_sync};
 
 /// Announcements that wait for one peer, at most.
 const QUEUE: usize = 4096;
@@ -125,6 +125,7 @@ impl Serving {
         let path = self.dir.log_path(&res, &log);
         let state = self.board.subscribe(&res, &log);
         let transfer = Arc::clone(&self.transfer);
+        let events = self.events.clone();
         Box::pin(async move {
             if let Some(why) = transfer.paused(&res) {
                 return Ok(stream.refuse(&why).await?);
@@ -134,6 +135,9 @@ impl Serving {
                     .refuse(&format!("{log} of resource {res} is not offered here"))
                     .await?);
             };
+            if from < state.borrow().durable {
+                look_for_damage(&events, (&res, &log), &path, from).await;
+            }
             let stream = Throttled::new(stream.accept().await?, transfer.traffic(&res));
             let io = transfer.server_io(&res);
             tokio::select! {
@@ -194,6 +198,22 @@ impl Serving {
             }
             Ok(())
         })
+    }
+}
+
+/// Who could not use what it was sent asks again from there on: looks whether byte `from` of the file, where a whole record
+/// should be, is at fault.
+async fn look_for_damage(
+    events: &UnboundedSender<Event>,
+    (res, log): (&ResourceName, &LogName),
+    path: &Path,
+    from: u64,
+) {
+    let path = path.to_owned();
+    let found = tokio::task::spawn_blocking(move || check_record(&path, from)).await;
+    if let Ok(Ok(Some(cause))) = found {
+        let why = cause.to_string();
+        let _ = events.send(Event::Spoilt(res.clone(), log.clone(), from, why));
     }
 }
 

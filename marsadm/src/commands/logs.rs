@@ -18,6 +18,11 @@ pub(crate) fn rotate(ctx: &mut Context, res: &ResourceName) -> Result<()> {
     let me = ctx.me().clone();
     check_primary(view, &me, "log-rotate")?;
     let own = view.logs().filter(|(log, _)| log.host == me).last();
+    let own = own.map(|(log, size)| (log.clone(), Some(size)));
+    // The one that was written may have been lost: a new one says that it goes on without it.
+    let lost = view.replay(&me).map(|at| at.log);
+    let lost = lost.filter(|log| log.host == me && view.log_size(log).is_none());
+    let own = own.max(lost.map(|log| (log, None)));
     let Some((newest, size)) = own else {
         return Err(AdmError::missing("cannot find any logfiles of this node")
             .link(format!("resource-{res}/log-*-{me}"))
@@ -30,7 +35,7 @@ pub(crate) fn rotate(ctx: &mut Context, res: &ResourceName) -> Result<()> {
                 .remedy("wait until marsd has completed the switch to primary"),
         );
     }
-    if size == 0 {
+    if size == Some(0) {
         let path = format!("{ORDER_ROOT}resource-{res}/{newest}");
         say(&format!(
             "an empty logfile '{path}' already exists, nothing to do."

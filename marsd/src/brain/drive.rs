@@ -10,10 +10,13 @@ use mars_core::plan::{Facts, LogOffer, Plan, ShimPlan, SwitchStep, plan, positio
 use mars_core::{HostName, LinkPath, LogName, ReplayPos, ResourceName};
 
 use super::Brain;
-use super::res::Shim;
+use super::res::{FetchRun, Shim};
 
 /// Time between two writes of the positions of a busy resource.
 const PUBLISH_INTERVAL: Duration = Duration::from_millis(300);
+
+/// A fetch that has run for so long has got over what its forerunner failed of.
+const FETCH_LASTS: Duration = Duration::from_secs(3);
 
 impl Brain {
     /// Looks at one resource and does what is to be done.
@@ -61,7 +64,8 @@ impl Brain {
             plan = Plan::default();
         }
         res.sync_elsewhere(&mut plan, now);
-        if plan.fetch.is_none() {
+        let lasts = |run: &FetchRun| now >= run.since + FETCH_LASTS;
+        if plan.fetch.is_none() || res.fetch.as_ref().is_some_and(lasts) {
             res.fetch_error = None;
         }
         let waiting = plan.waiting.take().or_else(|| res.fetch_error.clone());
@@ -69,7 +73,9 @@ impl Brain {
             Shim::Up(up) => up.status.error.clone(),
             _ => None,
         };
-        let error = res.visible_error(plan.error.take().or(shim_error), waiting, now);
+        let spoilt = res.spoilt_log(view, &self.me);
+        let error = plan.error.take().or(shim_error).or(spoilt);
+        let error = res.visible_error(error, waiting, now);
         res.seen.error = error;
         self.act(name, plan, now);
         if !facts.stopping {

@@ -43,6 +43,8 @@ pub enum Event {
     Subscribe(HostName, mpsc::Sender<Announce>),
     /// A source of a sync needs the position from which what it has read is consistent.
     EndPosition(ResourceName, oneshot::Sender<Result<ReplayPos, String>>),
+    /// A logfile here is damaged from this byte on, as a peer has noticed: what is wrong there.
+    Spoilt(ResourceName, LogName, u64, String),
     /// Something of a shim; the number tells which of its successive connections speaks.
     Shim(ResourceName, u64, ShimEvent),
     /// Something of a worker; the number tells which run of it speaks.
@@ -125,7 +127,12 @@ pub enum WorkEvent {
         valid: u64,
     },
     /// The peer has sent what is no record: its copy is damaged.
-    BadSource,
+    BadSource {
+        /// Byte in the log.
+        pos: u64,
+        /// What is wrong there.
+        cause: String,
+    },
     /// The fetch ended; without an error the log is complete.
     FetchEnded(LogName, Option<String>),
     /// The sync got on.

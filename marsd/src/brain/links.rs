@@ -96,9 +96,15 @@ impl Brain {
             .filter(fs::Metadata::is_file)
             .map(|m| m.len());
         let logs = self.tree.logs.entry(res.clone()).or_default();
-        match size {
-            Some(size) => drop(logs.insert(log.clone(), size)),
-            None => drop(logs.remove(log)),
+        let was_there = match size {
+            Some(size) => {
+                logs.insert(log.clone(), size);
+                false
+            }
+            None => logs.remove(log).is_some(),
+        };
+        if was_there {
+            self.lose_log(res, log);
         }
         self.dirty.insert(res.clone());
     }
@@ -126,7 +132,12 @@ impl Brain {
             .cloned()
             .collect();
         self.tree.dirs = new.dirs;
-        self.tree.logs = new.logs;
+        let logs = std::mem::replace(&mut self.tree.logs, new.logs);
+        for (res, log) in logs.iter().flat_map(|(r, l)| l.keys().map(move |l| (r, l))) {
+            if self.tree.resource(res).log_size(log).is_none() {
+                self.lose_log(res, log);
+            }
+        }
         for path in gone {
             self.touch(&path);
             self.tree.links.remove(&path);
@@ -164,6 +175,11 @@ impl Brain {
             Ok(lock) => lock,
             Err(e) => return self.warn_once("lock", &e.to_string()),
         };
+        // A command may have given one that this daemon has not heard of.
+        for path in orders {
+            self.refresh_link(path);
+        }
+        let lost = colliding_orders(&self.tree, staged);
         let tomorrow = wall_clock().secs.saturating_add(24 * 60 * 60);
         for (path, value, stamp) in news {
             if stamp.secs > tomorrow {
@@ -175,11 +191,6 @@ impl Brain {
             self.clock.observe(stamp);
             let link = mars_core::Link { value, stamp };
             match lock.write_newer(&path, &link) {
-        // A command may have given one that this daemon has not heard of.
-        for path in orders {
-            self.refresh_link(path);
-        }
-        let lost = colliding_orders(&self.tree, staged);
                 Ok(true) => {
                     self.touch(&path);
                     self.tree.links.insert(path, link);
@@ -190,6 +201,7 @@ impl Brain {
             }
         }
         drop(lock);
+        self.give_orders_again(lost);
     }
 
     /// Warns about a path, once for each different cause.
@@ -201,7 +213,6 @@ impl Brain {
         }
     }
 }
-        self.give_orders_again(lost);
 
 /// The resource that a path of the tree belongs to.
 fn resource_of(path: &str) -> Option<&str> {

@@ -1,12 +1,13 @@
 //! The one task that owns the state: waits for an event, applies it synchronously, plans, and acts on the difference.
 
+mod damage;
 mod drive;
 mod event;
 mod gap;
 mod links;
 mod offers;
-mod params;
 mod orders;
+mod params;
 mod peers;
 mod res;
 mod shim_events;
@@ -242,13 +243,14 @@ impl Brain {
             Event::PeerDown(peer, why) => self.apply_peer_down(&peer, &why),
             Event::Offers(peer, res, logs) => self.apply_offers(&peer, res, logs),
             Event::MoreOffers(peer, res, logs) => self.apply_more_offers(&peer, res, logs),
-                self.apply_staged(&peer, &tree, problems);
             Event::Staged(peer, tree, problems) => {
+                self.apply_staged(&peer, &tree, problems);
                 if let Some((peers, _)) = &mut self.unheard {
                     peers.remove(&peer);
                 }
             }
             Event::Subscribe(peer, tx) => self.apply_subscribe(peer, tx),
+            Event::Spoilt(res, log, at, why) => self.note_spoilt(&res, &log, at, &why),
             Event::EndPosition(res, answer) => self.apply_end_position(&res, answer),
             Event::Shim(res, generation, event) => self.apply_shim(res, generation, event, now),
             Event::Work(res, run, event) => self.apply_work(res, run, event, now),

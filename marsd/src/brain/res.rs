@@ -1,6 +1,6 @@
 //! What the brain keeps of one resource: positions, runs of workers, the shim.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,6 +14,7 @@ use mars_tree::control_socket::ControlSocket;
 use tokio::sync::{oneshot, watch};
 
 use super::Space;
+use super::damage::{BadLog, SpoiltLog};
 use super::verify::Verify;
 use crate::shims::FIRST_BRAIN_ID;
 use crate::work::{Cancel, FetchProgress, RateMeter};
@@ -100,9 +101,9 @@ impl ShimUp {
 #[derive(Debug)]
 pub(super) struct ReplayRun {
     pub(super) run: u64,
-    pub(super) log: LogName,
     /// Somebody has set the position anew: what this run still reports does not count.
     pub(super) is_void: bool,
+    pub(super) log: LogName,
     pub(super) end: watch::Sender<FetchProgress>,
     pub(super) cancel: Cancel,
 }
@@ -113,6 +114,7 @@ pub(super) struct FetchRun {
     pub(super) run: u64,
     pub(super) log: LogName,
     pub(super) peer: HostName,
+    pub(super) since: Instant,
     pub(super) cancel: Cancel,
 }
 
@@ -149,8 +151,10 @@ pub(super) struct Res {
     pub(super) fetch_error: Option<String>,
     /// A log whose copy here is damaged behind the position: to be fetched again.
     pub(super) damaged: Option<LogName>,
-    /// Peers whose copy of a log is damaged.
-    pub(super) avoid: Option<(LogName, BTreeSet<HostName>)>,
+    /// A log of which peers have sent what is no record.
+    pub(super) bad: Option<BadLog>,
+    /// Logs of this node that others cannot get from it.
+    pub(super) spoilt: Option<SpoiltLog>,
     pub(super) sync_after: Option<Instant>,
     /// Why no data may be transferred now.
     pub(super) paused: Option<String>,
@@ -221,7 +225,7 @@ impl Res {
         self.passed.as_ref().and_then(|(_, log)| log.clone())
     }
 
-    /// Stops the replay; it reports its end.
+    /// Stops the replay, whose position does not count any more; it reports its end.
     pub(super) fn stop_replay(&mut self) {
         if let Some(run) = &mut self.replay {
             run.is_void = true;
@@ -260,12 +264,7 @@ impl Res {
                 .map(|run| (run.log.clone(), run.peer.clone())),
             verifying: self.verify.holds(),
             damaged: self.damaged.is_some() && self.damaged.as_ref() == at,
-            avoid: self
-                .avoid
-                .iter()
-                .filter(|(log, _)| Some(log) == at)
-                .flat_map(|(_, peers)| peers.clone())
-                .collect(),
+            bad_copies: self.bad_copies(at, now),
             offers,
             failed,
             paused: self.paused.clone(),

@@ -181,6 +181,7 @@ impl Brain {
             run,
             log: log.clone(),
             peer,
+            since: Instant::now(),
             cancel: cancel.clone(),
         });
         let reporter = Reporter {
@@ -402,8 +403,11 @@ async fn run_fetch(
     drop(progress);
     // The last progress is reported before the end.
     let _ = follower.await;
-    if let Err(FetchError::Invalid { .. }) = &result {
-        reporter.send(WorkEvent::BadSource);
+    if let Err(FetchError::Invalid { pos, cause, .. }) = &result {
+        reporter.send(WorkEvent::BadSource {
+            pos: *pos,
+            cause: cause.to_string(),
+        });
     }
     result.map(drop).map_err(|e| e.to_string())
 }

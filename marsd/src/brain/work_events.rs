@@ -54,7 +54,9 @@ impl Brain {
                 }
                 self.apply_replay_ended(&name, run, pos, at_end, error, now)
             }
-            WorkEvent::BadSource => self.note_bad_source(&name, run),
+            WorkEvent::BadSource { pos, cause } => {
+                self.note_bad_source(&name, run, pos, cause, now)
+            }
             WorkEvent::Fetched { log, size, valid } => {
                 self.apply_fetched(&name, run, &log, size, valid, now)
             }
@@ -112,46 +114,6 @@ impl Brain {
         self.publish_now(name);
     }
 
-    /// The copy of a log is damaged behind `pos`. If a peer has the log, it is fetched again from there.
-    fn note_damage(&mut self, name: &ResourceName, run: u64, pos: u64, why: &str) {
-        let offers = self.offers_of(name);
-        let me = self.me.clone();
-        let Some(res) = self.resources.get_mut(name) else {
-            return;
-        };
-        let log = res.replay.as_ref().filter(|r| r.run == run).map(|r| &r.log);
-        let Some(log) = log.filter(|log| log.host != me).cloned() else {
-            return;
-        };
-        if !offers
-            .values()
-            .flatten()
-            .any(|o| o.log == log && o.durable > pos)
-        {
-            return;
-        }
-        tracing::error!(resource = %name, "{why}; the copy is fetched again from there");
-        if let Some(fetch) = res.fetch.as_ref().filter(|f| f.log == log) {
-            fetch.cancel.cancel();
-        }
-        res.damaged = Some(log);
-    }
-
-    /// The peer that a log is being fetched from has a damaged copy.
-    fn note_bad_source(&mut self, name: &ResourceName, run: u64) {
-        let Some(res) = self.resources.get_mut(name) else {
-            return;
-        };
-        let Some(fetch) = res.fetch.as_ref().filter(|f| f.run == run) else {
-            return;
-        };
-        let (log, peer) = (fetch.log.clone(), fetch.peer.clone());
-        match &mut res.avoid {
-            Some((known, peers)) if *known == log => drop(peers.insert(peer)),
-            other => *other = Some((log, [peer].into())),
-        }
-    }
-
     /// What follows the last whole record of an own log was never acknowledged as stable: it is cut off. What stands
     /// before it is made stable before it is offered.
     pub(super) fn trim_own_log(
@@ -191,9 +153,11 @@ impl Brain {
         if res.fetch.as_ref().is_none_or(|f| f.run != run) {
             return;
         }
-        res.fetch_error = None;
         let logs = self.tree.logs.entry(name.clone()).or_default();
         let before = logs.insert(log.clone(), size).unwrap_or(0);
+        if size > before {
+            res.fetch_error = None;
+        }
         res.fetch_meter.add(now, size.saturating_sub(before));
         res.note_valid(log, valid);
     }

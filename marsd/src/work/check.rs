@@ -9,7 +9,7 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use mars_core::log_format::{HEADER_LEN, Invalid, LogTime, Parsed, Record, parse};
+use mars_core::log_format::{HEADER_LEN, Invalid, LogTime, Parsed, RECORD_MAX, Record, parse};
 
 use super::{as_len, as_u64};
 
@@ -157,6 +157,20 @@ pub fn scan_valid_end(path: &Path, from: u64) -> io::Result<ScanEnd> {
     }
 }
 
+/// What is wrong with the record at byte `from`; `None` if it is whole, or too few bytes are there.
+pub fn check_record(path: &Path, from: u64) -> io::Result<Option<Invalid>> {
+    let file = File::open(path)?;
+    let size = file.metadata()?.len();
+    let mut buf = vec![0; as_len(size.saturating_sub(from), RECORD_MAX)];
+    file.read_exact_at(&mut buf, from)?;
+    let walk = walk(&buf, |_, _| ());
+    Ok(match walk.stop {
+        Stop::Invalid(cause) if walk.len == 0 => Some(cause),
+        Stop::Zeros if walk.len == 0 => Some(Invalid::StartMagic),
+        _ => None,
+    })
+}
+
 /// Whether all bytes from `from` to `to` are zero.
 pub(crate) fn is_zero(file: &File, from: u64, to: u64) -> io::Result<bool> {
     let mut pos = from;
@@ -201,18 +215,22 @@ pub struct Prepared {
 /// Prepares the local copy of a foreign log for fetching: whatever follows the last valid record is cut off
 /// (after a power loss the end of the file may be anything) and will come from the peer again.
 ///
-/// `boundary` is a record boundary up to which the copy is known to be good, for example the replay position.
+/// `boundary` is a record boundary up to which the copy is known to be good, for example the replay position. A copy that
+/// is shorter, or gone, is fetched from its own end on, or from the beginning.
 pub fn prepare_fetch(path: &Path, boundary: u64) -> io::Result<Prepared> {
-    let scan = match scan_valid_end(path, boundary) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound && boundary == 0 => {
+    let boundary = match std::fs::metadata(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {
             return Ok(Prepared {
                 from: 0,
                 dropped: 0,
                 invalid: None,
             });
         }
-        other => other?,
+        Err(e) => return Err(e),
+        Ok(meta) if meta.len() < boundary => 0,
+        Ok(_) => boundary,
     };
+    let scan = scan_valid_end(path, boundary)?;
     if scan.end < scan.size {
         truncate_log(path, scan.end)?;
     }
@@ -270,12 +288,21 @@ mod tests {
         let mut bad = record_bytes(0, &[2; 512]);
         bad[100] ^= 1;
         log.append_raw(&bad);
+        assert_eq!(
+            check_record(&log.path, 596).unwrap(),
+            Some(Invalid::Checksum)
+        );
+        assert_eq!(check_record(&log.path, 0).unwrap(), None);
         let flipped = prepare_fetch(&log.path, 596).unwrap();
         assert_eq!(flipped.from, 596);
         assert_eq!(flipped.invalid, Some((596, Invalid::Checksum)));
         assert_eq!(std::fs::metadata(&log.path).unwrap().len(), 596);
-        let missing = prepare_fetch(&log.path.with_extension("none"), 0).unwrap();
-        assert_eq!(missing.from, 0);
+        for boundary in [0, 596] {
+            let missing = prepare_fetch(&log.path.with_extension("none"), boundary).unwrap();
+            assert_eq!(missing.from, 0);
+        }
+        let short = prepare_fetch(&log.path, 2 * 596).unwrap();
+        assert_eq!((short.from, short.dropped), (596, 0));
         assert!(truncate_log(&log.path, 597).is_err());
     }
 

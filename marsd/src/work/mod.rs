@@ -35,7 +35,7 @@ pub(crate) mod testkit;
 mod verify_tests;
 
 pub use board::{LogBoard, LogState, Offer};
-pub use check::{ScanEnd, prepare_fetch, scan_valid_end, truncate_log};
+pub use check::{ScanEnd, check_record, prepare_fetch, scan_valid_end, truncate_log};
 pub use fetch::{FetchEnd, FetchError, FetchJob, FetchProgress, fetch};
 pub use fetch_serve::{ServeEnd, ServeError, serve_fetch};
 pub use rate::{RateLimit, RateLimits, RateMeter};

@@ -38,9 +38,9 @@ pub fn highest_order(tree: &Tree) -> u64 {
         .unwrap_or(0)
 }
 
-/// Orders of `live` whose number another node has given to another order, as `staged` shows: two nodes that could not see
-/// each other took the same. Whichever wins, the number says nothing any more about who has seen what, so these are to be
-/// given again, with another number and the stamp that they have.
+/// Orders of `live` and `staged`, a peer's tree, that bear the same number but differ: two nodes that could not see each other
+/// took it. Whichever wins, the number says nothing any more about who has seen what, so both are to be given again, with
+/// another number and the stamp that they have.
 pub fn colliding_orders(live: &Tree, staged: &Tree) -> Vec<(String, Stamp)> {
     let is_order = |path: &LinkPath| matches!(path, LinkPath::DeleteOrder(_));
     let given_again = |path: &LinkPath, order: &Link| {
@@ -49,12 +49,18 @@ pub fn colliding_orders(live: &Tree, staged: &Tree) -> Vec<(String, Stamp)> {
             .filter(|(other, _)| is_order(other) && *other > path)
             .any(|(_, other)| other.value == order.value && other.stamp >= order.stamp)
     };
-    let collides = |(path, theirs): (&LinkPath, &Link)| {
-        let ours = live.links.get(path).filter(|_| is_order(path))?;
-        let differs = ours.value != theirs.value;
-        (differs && !given_again(path, ours)).then(|| (ours.value.clone(), ours.stamp))
-    };
-    staged.links.iter().filter_map(collides).collect()
+    let mut lost = Vec::new();
+    for (path, theirs) in staged.links.iter().filter(|(path, _)| is_order(path)) {
+        let Some(ours) = live.links.get(path).filter(|o| o.value != theirs.value) else {
+            continue;
+        };
+        for order in [ours, theirs] {
+            if !given_again(path, order) {
+                lost.push((order.value.clone(), order.stamp));
+            }
+        }
+    }
+    lost
 }
 
 enum Target {
@@ -292,11 +298,17 @@ mod tests {
             tree
         };
         let ours = (4, "connect-A", 10);
-        let again = [("/mars/resource-r/connect-A".to_string(), Stamp::new(10, 0))];
+        let again = |target: &str, secs| {
+            let value = alloc::format!("/mars/resource-r/{target}");
+            (value, Stamp::new(secs, 0))
+        };
         for secs in [9, 11] {
             let staged = orders(&[(4, "connect-B", secs), (5, "connect-C", 9)]);
-            assert_eq!(colliding_orders(&orders(&[ours]), &staged), again);
-            let twice = orders(&[ours, (7, "connect-A", 10)]);
+            let both = [again("connect-A", 10), again("connect-B", secs)];
+            assert_eq!(colliding_orders(&orders(&[ours]), &staged), both);
+            let once = orders(&[ours, (7, "connect-A", 10)]);
+            assert_eq!(colliding_orders(&once, &staged), [again("connect-B", secs)]);
+            let twice = orders(&[ours, (7, "connect-A", 10), (8, "connect-B", secs)]);
             assert_eq!(colliding_orders(&twice, &staged), []);
         }
         let same = orders(&[(4, "connect-A", 11)]);

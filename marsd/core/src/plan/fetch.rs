@@ -1,5 +1,7 @@
 //! Which log to fetch next, and from whom.
 
+use alloc::format;
+use alloc::string::String;
 use alloc::vec::Vec;
 
 use super::{Facts, LogOffer, twin};
@@ -26,22 +28,24 @@ pub(super) fn plan_fetch(
         .collect();
     names.sort();
     names.dedup();
-    names.into_iter().find_map(|name| {
+    let rests = |peer: &HostName| facts.bad_copies.get(peer).is_some_and(|copy| copy.rests);
+    for name in names {
         let have = view.log_size(name);
         let offers = || {
             facts
                 .offers
                 .iter()
                 .flat_map(|(peer, offers)| offers.iter().map(move |o| (peer, o)))
-                .filter(|(_, o)| o.log == *name)
+                .filter(|(peer, o)| o.log == *name && !(o.log == pos.log && rests(peer)))
         };
         let damaged = facts.damaged && *name == pos.log;
         let done = !damaged && offers().any(|(_, o)| o.complete && have == Some(o.durable));
         if done {
-            return None;
+            continue;
         }
         // The writer knows best; else whoever has most. A damaged copy is the last resort: it may be mended.
-        let good = |peer: &HostName| *name != pos.log || !facts.avoid.contains(peer);
+        let good = |peer: &HostName| *name != pos.log || !facts.bad_copies.contains_key(peer);
+        // What follows a log that is not whole is not fetched.
         let best = offers().max_by_key(|(peer, o)| (good(peer), o.durable, **peer == name.host))?;
         let present = facts.fetching.as_ref().filter(|(log, _)| log == name);
         let present = present.and_then(|(_, from)| offers().find(|(peer, _)| *peer == from));
@@ -52,6 +56,36 @@ pub(super) fn plan_fetch(
             offer.durable >= best.1.durable || have.is_some_and(|have| offer.durable > have)
         };
         let (peer, _) = present.filter(goes_on).unwrap_or(best);
-        Some((name.clone(), peer.clone()))
-    })
+        return Some((name.clone(), peer.clone()));
+    }
+    None
+}
+
+/// Why the log of `pos` ends here for good: every copy of what follows is damaged.
+pub(super) fn beyond_repair(
+    view: ResourceView<'_>,
+    facts: &Facts,
+    pos: &ReplayPos,
+) -> Option<String> {
+    let have = facts.log_end.unwrap_or(pos.pos);
+    let is_elsewhere = |(peer, offers): (&HostName, &Vec<LogOffer>)| {
+        let more = offers.iter().any(|o| o.log == pos.log && o.durable > have);
+        more && facts
+            .bad_copies
+            .get(peer)
+            .is_none_or(|copy| !copy.is_proven)
+    };
+    let (peer, copy) = facts
+        .bad_copies
+        .iter()
+        .find(|(_, copy)| copy.is_proven && copy.at == have)?;
+    if facts.offers.iter().any(is_elsewhere) {
+        return None;
+    }
+    let name = view.name();
+    Some(format!(
+        "{} is damaged at byte {have}, on {peer} too ({}), also when fetched again: nothing behind it can be replayed; \
+         repair: 'marsadm log-rotate {name}' on the primary, then 'marsadm invalidate {name}' here",
+        pos.log, copy.cause
+    ))
 }

@@ -20,9 +20,11 @@ pub(super) fn plan_log(
     primary: bool,
     plan: &mut Plan,
 ) {
-    let own_and_missing = pos.log.host == *me && view.log_size(&pos.log).is_none() && pos.pos == 0;
-    let end = if own_and_missing {
-        Some(0)
+    let own_and_missing = pos.log.host == *me && view.log_size(&pos.log).is_none();
+    // A log that somebody has begun behind a missing one says that it goes on without that.
+    let next = LogName::new(own_next(view, pos.log.seq, me), me);
+    let end = if own_and_missing && (pos.pos == 0 || view.log_size(&next).is_some()) {
+        Some(pos.pos)
     } else {
         facts.log_end
     };
@@ -30,9 +32,17 @@ pub(super) fn plan_log(
     match end {
         None => {
             // Reading the log is what finds its end.
-            if view.log_size(&pos.log).is_some() && replay_allowed {
+            if view.log_size(&pos.log).is_none() {
+                plan_missing(view, facts, pos, me, primary, plan);
+            } else if replay_allowed {
                 plan.replay = Some(pos.clone());
             }
+        }
+        Some(end) if end < pos.pos && plan.fetch.as_ref().is_some_and(|(l, _)| *l == pos.log) => {
+            plan.waiting = Some(format!(
+                "{} is fetched again: byte {} is not yet here, which was replayed last",
+                pos.log, pos.pos
+            ));
         }
         Some(end) if end < pos.pos => {
             plan.error = Some(format!(
@@ -56,15 +66,52 @@ pub(super) fn plan_log(
     }
 }
 
+/// The log of the position is not here.
+fn plan_missing(
+    view: ResourceView<'_>,
+    facts: &Facts,
+    pos: &ReplayPos,
+    me: &HostName,
+    primary: bool,
+    plan: &mut Plan,
+) {
+    let name = view.name();
+    let later = |log: &LogName| log.seq > pos.log.seq;
+    if pos.log.host == *me {
+        plan.error = primary.then(|| {
+            format!(
+                "{} is missing: what was logged behind byte {} is lost unless the file is put back; \
+                 to go on without it: 'marsadm log-rotate {name}' here, then 'marsadm invalidate-remote {name}'",
+                pos.log, pos.pos
+            )
+        });
+    } else if plan.fetch.as_ref().is_none_or(|(log, _)| later(log))
+        && twin::known(view, facts).any(later)
+    {
+        plan.waiting = Some(format!(
+            "{} is missing here, and no connected node has it: put the file back on one of them, or run \
+             'marsadm invalidate {name}' here",
+            pos.log
+        ));
+    }
+}
+
 /// A new primary first takes all that a connected peer still has of the log before.
 fn more_is_offered(view: ResourceView<'_>, facts: &Facts, pos: &ReplayPos, me: &HostName) -> bool {
     pos.log.host != *me
         && view.switch(me, Switch::Connect)
         && facts
             .offers
-            .values()
-            .flatten()
+            .iter()
+            .filter(|(peer, _)| !is_proven_bad(facts, peer))
+            .flat_map(|(_, offers)| offers)
             .any(|o| o.log == pos.log && o.durable > pos.pos)
+}
+
+/// Whether what `peer` has of the log of the position is of no use.
+fn is_proven_bad(facts: &Facts, peer: &HostName) -> bool {
+    let copy = facts.bad_copies.get(peer);
+    copy.is_some_and(|copy| copy.is_proven)
 }
 
 fn plan_logging(
@@ -151,6 +198,17 @@ fn plan_switch(
                 plan.error = Some(split_brain(seq, me, witness));
                 return;
             }
+            Some(theirs) if theirs.pos > pos.pos => {
+                plan.waiting = Some(format!(
+                    "{} has {} bytes on {witness}, but {} are here, and no connected node offers the rest: \
+                     if this stays, the rest is lost: run 'marsadm invalidate {}' here",
+                    pos.log,
+                    theirs.pos,
+                    pos.pos,
+                    view.name()
+                ));
+                return;
+            }
             theirs => {
                 let at = theirs.map_or_else(|| "none".to_string(), |v| v.pos.to_string());
                 plan.waiting = Some(format!(
@@ -219,7 +277,9 @@ pub(super) fn log_conflict(
         let missing = (a.seq + 1..b.seq).any(|seq| gap_at(seq).is_none());
         if missing && view.log_size(b).is_some() {
             return Some(format!(
-                "logfiles are not consecutive: {a} is followed by {b}"
+                "logfiles are not consecutive: {a} is followed by {b}; put back what is missing, or run \
+                 'marsadm invalidate {}' on the node that lacks it",
+                view.name()
             ));
         }
     }

@@ -19,7 +19,7 @@ mod tests;
 mod twin;
 mod verify;
 
-use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::vec::Vec;
 
@@ -52,6 +52,19 @@ pub struct LogOffer {
     pub durable: u64,
     /// Nothing will be added any more.
     pub complete: bool,
+}
+
+/// The copy of a log that a peer has sent, as far as it was no record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BadCopy {
+    /// Byte in the log from which on it is none.
+    pub at: u64,
+    /// What is wrong there.
+    pub cause: String,
+    /// It was the same each time that it was fetched.
+    pub is_proven: bool,
+    /// It is not asked for now.
+    pub rests: bool,
 }
 
 /// What is known of the shim of a resource.
@@ -88,7 +101,7 @@ pub struct Facts {
     /// The log of `pos` is damaged in the copy that is here, behind `pos`.
     pub damaged: bool,
     /// Peers whose copy of the log of `pos` is damaged.
-    pub avoid: BTreeSet<HostName>,
+    pub bad_copies: BTreeMap<HostName, BadCopy>,
     /// What each connected peer offers.
     pub offers: BTreeMap<HostName, Vec<LogOffer>>,
     /// Why a worker gave up at the present position: nothing new is started until that changes.
@@ -255,6 +268,10 @@ pub fn plan(view: ResourceView<'_>, facts: &Facts, me: &HostName) -> Plan {
     }
     if may_replay && plan.sync.is_none() && !facts.syncing && !facts.verifying {
         log::plan_log(view, facts, pos, me, primary, &mut plan);
+    }
+    // What is here is replayed nevertheless.
+    if plan.error.is_none() {
+        plan.error = fetch::beyond_repair(view, facts, pos);
     }
     plan
 }

@@ -3,10 +3,10 @@
 use alloc::format;
 use alloc::string::String;
 
-use super::{Facts, Plan, SyncFrom};
+use super::{Facts, LogOffer, Plan, RebaseStep, SyncFrom};
 use crate::link::Switch;
 use crate::name::HostName;
-use crate::position::ReplayPos;
+use crate::position::{LogName, ReplayPos};
 use crate::resource::ResourceView;
 
 /// Whether `host` has not yet received all of `size` bytes.
@@ -49,6 +49,9 @@ pub(super) fn plan_sync(
     let begun = facts.sync_source.clone().filter(|_| start > 0);
     let meant = begun.unwrap_or_else(|| connect.clone());
     let Err(why) = usable(view, facts, pos, me, &meant) else {
+        if start == 0 && begins_later(view, facts, pos, &meant, plan) {
+            return;
+        }
         plan.sync = Some(SyncFrom {
             peer: meant,
             start,
@@ -64,6 +67,44 @@ pub(super) fn plan_sync(
         .chain(primary)
         .chain(others)
         .find(|peer| peer != me && *peer != meant && usable(view, facts, pos, me, peer).is_ok());
+}
+
+/// A sync of which nothing is done yet begins at the log that its source is writing: what stands before that need not be
+/// replayed, and may be damaged or gone.
+fn begins_later(
+    view: ResourceView<'_>,
+    facts: &Facts,
+    pos: &ReplayPos,
+    peer: &HostName,
+    plan: &mut Plan,
+) -> bool {
+    let offers = |log: &LogName| facts.offers.values().flatten().any(|o| o.log == *log);
+    let source = view.replay(peer).map(|at| at.log);
+    if let Some(log) = source.filter(|log| log.seq > pos.log.seq && offers(log)) {
+        if let Some(previous) = view.version_raw(log.seq - 1, peer) {
+            plan.rebase = Some(RebaseStep {
+                previous: previous.into(),
+                log,
+            });
+            return true;
+        }
+    }
+    let is_bad = facts.bad_copies.values().any(|copy| copy.is_proven);
+    let later = |o: &LogOffer| o.log.seq > pos.log.seq;
+    let is_gone = !offers(&pos.log) && facts.offers.values().flatten().any(later);
+    if is_bad || is_gone {
+        let what = if is_bad {
+            "damaged"
+        } else {
+            "not there any more"
+        };
+        plan.waiting = Some(format!(
+            "sync waits until {peer} has left {}, which is {what} (on the primary: 'marsadm log-rotate {}')",
+            pos.log,
+            view.name()
+        ));
+    }
+    is_bad || is_gone
 }
 
 /// Why nothing can be synced from `peer` now, if that is so.

@@ -450,10 +450,111 @@ fn a_damaged_copy_is_fetched_again_and_a_damaged_source_is_left_out() {
     assert_eq!(case.plan().fetch, None);
     case.facts.damaged = true;
     assert_eq!(case.plan().fetch, Some((log(1, "A"), host("A"))));
-    case.facts.avoid = [host("A")].into();
+    let mut bad = |peer: &str, is_proven: bool, rests: bool| {
+        let copy = BadCopy {
+            at: 400,
+            cause: "wrong checksum".into(),
+            is_proven,
+            rests,
+        };
+        case.facts.bad_copies.insert(host(peer), copy);
+        (case.plan().fetch, case.plan().error)
+    };
+    let from = |peer: &str| Some((log(1, "A"), host(peer)));
+    assert_eq!(bad("A", false, false), (from("C"), None));
+    assert!(bad("C", false, false).0.is_some(), "it may be mended");
+    assert_eq!(bad("A", true, true), (from("C"), None));
+    assert_eq!(
+        bad("C", true, false),
+        (from("C"), None),
+        "the end is not known"
+    );
+    case.end(400);
+    let error = case.plan().error.unwrap();
+    assert!(error.contains("log-000000001-A is damaged at byte 400, on A too (wrong checksum)"));
+    assert!(case.plan().replay.is_some(), "what is whole is replayed");
+    case.offer("D", log(1, "A"), 450, false);
+    assert_eq!((case.plan().fetch, case.plan().error), (from("D"), None));
+}
+
+#[test]
+fn what_follows_a_log_that_is_damaged_everywhere_is_not_fetched() {
+    let mut case = Case::new("B", log(1, "A"), 300);
+    case.file(log(1, "A"), 300).end(300);
+    case.offer("A", log(1, "A"), 500, true)
+        .offer("A", log(2, "A"), 80, false);
+    let copy = BadCopy {
+        at: 300,
+        cause: "wrong checksum".into(),
+        is_proven: true,
+        rests: true,
+    };
+    case.facts.bad_copies.insert(host("A"), copy);
+    let plan = case.plan();
+    assert_eq!((plan.fetch, plan.switch), (None, None));
+    // Who is to be primary without it takes over.
+    case.put("primary", "B");
+    case.facts.offers.get_mut(&host("A")).unwrap().pop();
+    assert_eq!(case.plan().switch.unwrap().next, log(2, "B"));
+}
+
+#[test]
+fn a_sync_begins_at_the_log_that_its_source_writes_now() {
+    let mut case = Case::new("B", log(1, "A"), 0);
+    case.put("syncstatus-B", "0")
+        .put("connect-B", "A")
+        .put("replay-A", "log-000000001-A,900,0")
+        .offer("A", log(1, "A"), 900, true);
+    assert!(case.plan().sync.is_some());
+    // It has a new log, and the old one is of no use, but the tree does not tell yet.
+    case.facts.offers.clear();
+    case.offer("A", log(2, "A"), 0, false);
+    let plan = case.plan();
+    assert_eq!((plan.sync, plan.rebase), (None, None));
+    assert!(plan.waiting.unwrap().contains("log-000000001-A"));
+    case.put("replay-A", "log-000000002-A,0,0")
+        .version("A", 900);
+    let plan = case.plan();
+    assert_eq!(plan.rebase.unwrap().log, log(2, "A"));
+    assert_eq!(plan.sync, None);
+    // What is begun goes on.
+    case.put("syncstatus-B", "4096");
+    assert_eq!(
+        (case.plan().rebase, case.plan().sync.is_some()),
+        (None, true)
+    );
+}
+
+#[test]
+fn a_log_that_is_nowhere_is_named() {
+    let mut case = Case::new("B", log(1, "A"), 300);
+    case.offer("A", log(2, "A"), 80, false);
+    let waiting = case.plan().waiting.unwrap();
+    assert!(
+        waiting.contains("log-000000001-A is missing here"),
+        "{waiting}"
+    );
+    assert!(waiting.contains("'marsadm invalidate r'"), "{waiting}");
+    case.offer("C", log(1, "A"), 400, true);
+    assert_eq!(case.plan().waiting, None);
     assert_eq!(case.plan().fetch, Some((log(1, "A"), host("C"))));
-    case.facts.avoid = [host("A"), host("C")].into();
-    assert!(case.plan().fetch.is_some(), "it may be mended");
+    // A part of it is here again, but not yet what was replayed.
+    case.file(log(1, "A"), 100).end(100);
+    let plan = case.plan();
+    assert_eq!((plan.error, plan.replay), (None, None));
+    assert!(plan.waiting.unwrap().contains("fetched again"));
+}
+
+#[test]
+fn a_primary_goes_on_without_its_own_log_only_by_order() {
+    let mut case = Case::new("A", log(1, "A"), 300);
+    let plan = case.plan();
+    assert!(plan.error.unwrap().contains("'marsadm log-rotate r' here"));
+    assert_eq!((plan.switch, plan.shim), (None, ShimPlan::Keep));
+    // What log-rotate makes.
+    case.file(log(2, "A"), 0);
+    let step = case.plan().switch.unwrap();
+    assert_eq!((step.finished.pos, step.next), (300, log(2, "A")));
 }
 
 #[test]
