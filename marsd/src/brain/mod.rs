@@ -245,6 +245,9 @@ impl Brain {
             Event::MoreOffers(peer, res, logs) => self.apply_more_offers(&peer, res, logs),
             Event::Staged(peer, tree, problems) => {
                 self.apply_staged(&peer, &tree, problems);
+                if let Some(known) = self.peers.get_mut(&peer) {
+                    known.is_heard = true;
+                }
                 if let Some((peers, _)) = &mut self.unheard {
                     peers.remove(&peer);
                 }

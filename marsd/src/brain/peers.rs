@@ -30,6 +30,8 @@ const PATHS_MAX: usize = 500;
 pub(super) struct Peer {
     task: JoinHandle<()>,
     pub(super) conn: Option<PeerConn>,
+    /// Its tree was mirrored since it is connected.
+    pub(super) is_heard: bool,
     pub(super) offers: BTreeMap<ResourceName, Vec<LogOffer>>,
     last_error: String,
 }
@@ -78,6 +80,7 @@ impl Brain {
                 let peer = Peer {
                     task,
                     conn: None,
+                    is_heard: false,
                     offers: BTreeMap::new(),
                     last_error: String::new(),
                 };
@@ -92,6 +95,7 @@ impl Brain {
         };
         tracing::info!(peer = %host, "connected");
         peer.conn = Some(conn);
+        peer.is_heard = false;
         peer.last_error.clear();
         self.dirty.extend(self.resources.keys().cloned());
     }

@@ -245,7 +245,10 @@ impl Brain {
 
     fn start_sync(&mut self, name: &ResourceName, from: SyncFrom) {
         let SyncFrom { peer, start, gap } = from;
-        let Some(conn) = self.peers.get(&peer).and_then(|p| p.conn.clone()) else {
+        // Where a sync begins depends on what the source says of itself now.
+        let known = self.peers.get(&peer);
+        let known = known.filter(|p| p.is_heard || start > 0 || gap.is_some());
+        let Some(conn) = known.and_then(|p| p.conn.clone()) else {
             return;
         };
         let view = self.tree.resource(name);

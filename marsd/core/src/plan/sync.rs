@@ -2,6 +2,7 @@
 
 use alloc::format;
 use alloc::string::String;
+use alloc::vec::Vec;
 
 use super::{Facts, LogOffer, Plan, RebaseStep, SyncFrom};
 use crate::link::Switch;
@@ -80,6 +81,16 @@ fn begins_later(
 ) -> bool {
     let offers = |log: &LogName| facts.offers.values().flatten().any(|o| o.log == *log);
     let source = view.replay(peer).map(|at| at.log);
+    let is_later = source.as_ref().is_some_and(|l| l.seq > pos.log.seq);
+    if is_later
+        && view.is_designated_primary(peer)
+        && facts.offers.get(peer).is_none_or(Vec::is_empty)
+    {
+        plan.waiting = Some(format!(
+            "sync waits: {peer} has not yet told what logs it has"
+        ));
+        return true;
+    }
     if let Some(log) = source.filter(|log| log.seq > pos.log.seq && offers(log)) {
         if let Some(previous) = view.version_raw(log.seq - 1, peer) {
             plan.rebase = Some(RebaseStep {
