@@ -82,6 +82,7 @@ fn rotate(cluster: &Cluster, node: &Node) -> Result {
 }
 
 #[test]
+#[ignore = "new: has not yet passed often enough in a row"]
 fn case_7_2_logs_that_are_damaged_or_missing() -> Result {
     scenario(&PAIR, |cluster| {
         cluster.replicate(16 << 20)?;
@@ -156,6 +157,7 @@ fn damaged_on_both(cluster: &Cluster, a: &Node, b: &Node) -> Result {
 }
 
 #[test]
+#[ignore = "new: has not yet passed often enough in a row"]
 fn case_7_2_a_primary_comes_back_without_its_logs() -> Result {
     scenario(&PAIR, |cluster| {
         cluster.replicate(16 << 20)?;
