@@ -247,6 +247,7 @@ fn for_a_moment_secondary(cluster: &Cluster, a: &Node, b: &Node) -> Result {
 }
 
 #[test]
+#[ignore = "new: has not yet passed often enough in a row"]
 fn case_7_1_log_txt_or_anything_fills_the_tree() -> Result {
     scenario(&PAIR, |cluster| {
         let (a, b) = (&cluster[0], &cluster[1]);

@@ -147,13 +147,9 @@ async fn keep_connected(task: PeerTask) {
     loop {
         let why = match dial(&task.net, &task.peer).await {
             Ok(conn) => {
-                let began = Instant::now();
+                pause = REDIAL.0;
                 let why = task.follow(&conn).await;
                 conn.close("the watch ended");
-                // What fails at once, as for want of room, is not tried at once again and again.
-                if began.elapsed() >= REDIAL.1 {
-                    pause = REDIAL.0;
-                }
                 why
             }
             Err(e) => e.to_string(),
