@@ -2,10 +2,13 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
-use std::sync::OnceLock;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::sync::{Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use mars_core::{HostName, Stamp};
+
+/// How long an offset of the clock that was read counts.
+const OFFSET_LIFE: Duration = Duration::from_millis(100);
 
 /// Places and name of this node.
 #[derive(Debug, Clone)]
@@ -58,7 +61,7 @@ fn variable(name: &str) -> Option<OsString> {
 /// The wall clock as a stamp; 1970 where the clock stands before it.
 ///
 /// For tests, `MARS_CLOCK_OFFSET_FILE` names a file with whole seconds (may be negative) that are added; it is read again
-/// each time, so that the clock of a running program can be made to jump. Without a number in it nothing is added.
+/// every tenth of a second, so that the clock of a running program can be made to jump. Without a number in it nothing is added.
 pub fn wall_clock() -> Stamp {
     let since = SystemTime::now()
         .duration_since(UNIX_EPOCH)
@@ -72,9 +75,19 @@ pub fn wall_clock() -> Stamp {
 
 fn clock_offset_secs() -> i64 {
     static FILE: OnceLock<Option<PathBuf>> = OnceLock::new();
-    let file = FILE.get_or_init(|| variable("MARS_CLOCK_OFFSET_FILE").map(PathBuf::from));
-    let text = file
-        .as_ref()
-        .and_then(|file| std::fs::read_to_string(file).ok());
-    text.and_then(|text| text.trim().parse().ok()).unwrap_or(0)
+    static LAST: Mutex<Option<(Instant, i64)>> = Mutex::new(None);
+    let Some(file) = FILE.get_or_init(|| variable("MARS_CLOCK_OFFSET_FILE").map(PathBuf::from))
+    else {
+        return 0;
+    };
+    let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some((at, offset)) = *last
+        && at.elapsed() < OFFSET_LIFE
+    {
+        return offset;
+    }
+    let text = std::fs::read_to_string(file).ok();
+    let offset = text.and_then(|text| text.trim().parse().ok()).unwrap_or(0);
+    *last = Some((Instant::now(), offset));
+    offset
 }
