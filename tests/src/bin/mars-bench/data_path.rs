@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use crate::Args;
 use crate::report::Report;
+use crate::second_machine;
 
 const BARE: &str = "/dev/vg/bare";
 
@@ -61,7 +62,9 @@ pub(crate) fn measure(cluster: &Cluster, args: &Args, report: &mut Report) -> Re
             let speed = |device: &str| -> Result<f64> {
                 rest(cluster, args)?;
                 rotate(cluster, args)?;
-                iops(a, device, words, writes, args.seconds)
+                over_the_line(cluster, args, || {
+                    iops(a, device, words, writes, args.seconds)
+                })
             };
             pairs.push((speed(BARE)?, speed(DEVICE)?));
         }
@@ -71,6 +74,17 @@ pub(crate) fn measure(cluster: &Cluster, args: &Args, report: &mut Report) -> Re
         ext4(cluster, args, report)?;
     }
     Ok(())
+}
+
+/// Measures while the secondary is as far away as in life.
+fn over_the_line<T>(cluster: &Cluster, args: &Args, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    if args.alone {
+        return work();
+    }
+    second_machine::slow_line(cluster.nodes())?;
+    let done = work();
+    second_machine::fast_line(cluster.nodes())?;
+    done
 }
 
 /// The secondary has replayed everything.
@@ -120,7 +134,9 @@ fn ext4(cluster: &Cluster, args: &Args, report: &mut Report) -> Result {
     for _ in 0..args.rounds {
         let speed = |dir: &str| -> Result<f64> {
             rest(cluster, args)?;
-            iops(a, &format!("{dir}/file"), words, true, args.seconds)
+            over_the_line(cluster, args, || {
+                iops(a, &format!("{dir}/file"), words, true, args.seconds)
+            })
         };
         pairs.push((speed(places[0].1)?, speed(places[1].1)?));
     }

@@ -6,6 +6,7 @@ mod data_path;
 mod replication;
 mod report;
 mod second_machine;
+mod volume;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -53,6 +54,7 @@ fn measure(args: &Args) -> Result {
     requirements::check()?;
     let mut report = Report::default();
     scenario(&PAIR, |cluster| {
+        volume::mount(&cluster[0])?;
         if args.alone {
             cluster.create_resource(args.size_mib << 20)?;
             return data_path::measure(cluster, args, &mut report);

@@ -35,7 +35,12 @@ impl Report {
         let of = |f: fn(&(f64, f64)) -> f64| median(&pairs.iter().map(f).collect::<Vec<_>>());
         let (bare, mars, ratio) = (of(|p| p.0), of(|p| p.1), of(|p| p.1 / p.0));
         let runs = pairs.len();
-        println!("{name}: bare {bare:.0} {unit}, mars {mars:.0} {unit}, ratio {ratio:.2}");
+        let all: Vec<String> = pairs
+            .iter()
+            .map(|(b, m)| format!("{b:.0}/{m:.0}"))
+            .collect();
+        let all = all.join(" ");
+        println!("{name}: bare {bare:.0} {unit}, mars {mars:.0} {unit}, ratio {ratio:.2} ({all})");
         self.0.push(Line {
             name: name.into(),
             unit,
