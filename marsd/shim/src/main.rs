@@ -22,7 +22,7 @@ struct Args {
     /// Directory of control sockets and mount points.
     #[arg(long, default_value = "/run/mars", env = "MARS_RUN")]
     run_dir: PathBuf,
-    /// Most MiB that are kept in memory before they are written back [default: a sixteenth of the memory, 64 to 1024].
+    /// Most MiB that are kept in memory before they are written back [default: a sixteenth of the memory, 64 to 2048].
     #[arg(long, value_parser = clap::value_parser!(u64).range(4..=65536))]
     dirty_mib: Option<u64>,
     /// Least level of messages: error, warn, info, debug, trace or off; or MODULE=LEVEL, separated by commas.
@@ -73,7 +73,7 @@ fn main() -> ExitCode {
 
 fn default_dirty_mib() -> u64 {
     let total = nix::sys::sysinfo::sysinfo().map_or(0, |info| info.ram_total());
-    (total >> 24).clamp(64, 1024)
+    (total >> 24).clamp(64, 2048)
 }
 
 fn serve(args: &Args, signals: SignalFd) -> Result<End, Box<dyn std::error::Error>> {

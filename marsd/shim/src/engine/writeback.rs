@@ -1,7 +1,7 @@
 //! Write-back in rounds: freeze pages, wait until their records are durable, write them in disk order, flush the
 //! disk, forget them. One round at a time, so no two writes of one block are ever in flight.
 //!
-//! Write-back keeps out of the way of a stream of writes: while one runs it waits until the memory is half full or
+//! Write-back keeps out of the way of a stream of writes: while one runs it waits until the memory is nearly full or
 //! something is dirty for long, which also lets more blocks be overwritten in memory and written once.
 
 use std::time::{Duration, Instant};
@@ -13,7 +13,7 @@ use crate::map::{Frozen, PAGE, SECTOR};
 const AGE: Duration = Duration::from_millis(150);
 /// ... or, while a stream of writes runs, for this long ...
 const AGE_BUSY: Duration = Duration::from_secs(4);
-/// ... or this many pages wait, which are half of the memory while a stream runs.
+/// ... or this many pages wait, which are most of the memory while a stream runs.
 const PAGES_START: usize = 4096;
 /// A stream: so many bytes are logged ...
 const BUSY_BYTES: u64 = 1 << 20;
@@ -30,7 +30,7 @@ const RETRIES: u32 = 3;
 /// Slots whose memory is kept when nothing was logged ...
 const SLOTS_KEPT: usize = 16384;
 /// ... for this long.
-const RELEASE_IDLE: Duration = Duration::from_secs(10);
+const RELEASE_IDLE: Duration = Duration::from_secs(300);
 
 /// One contiguous write.
 #[derive(Debug)]
@@ -180,7 +180,7 @@ impl Engine {
     fn round_wanted(&self) -> bool {
         let waiting = self.map.waiting_pages();
         let many = if self.pace.busy {
-            self.slot_count() / 2
+            self.slot_count() / 8 * 7
         } else {
             PAGES_START
         };
