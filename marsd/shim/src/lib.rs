@@ -15,6 +15,7 @@ pub mod loop_device;
 pub mod map;
 pub mod memory;
 pub mod process;
+pub mod requests;
 pub mod server;
 pub mod service;
 pub mod stage;

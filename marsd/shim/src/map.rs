@@ -147,37 +147,6 @@ impl DirtyMap {
         Some(slot)
     }
 
-    /// The slots that [`DirtyMap::take_next`] will give, at most `count`.
-    pub fn next_slots(&self, count: usize) -> impl Iterator<Item = Slot> + '_ {
-        self.free.iter().take(count).copied()
-    }
-
-    /// Takes the next `count` slots, to be filled before their pages are known to the map; they go to
-    /// [`DirtyMap::adopt`] or [`DirtyMap::give_back`].
-    pub fn take_next(&mut self, count: usize) -> VecDeque<Slot> {
-        self.free.drain(..count.min(self.free.len())).collect()
-    }
-
-    /// Takes back slots that were not adopted.
-    pub fn give_back(&mut self, slots: VecDeque<Slot>) {
-        for slot in slots.into_iter().rev() {
-            self.free.push_front(slot);
-        }
-    }
-
-    /// Makes all of `page` dirty by the record `start..end`; its content stands in `slot` already. `before` is the
-    /// stamp of the record before it.
-    pub fn adopt(&mut self, page: u64, slot: Slot, (start, end): (u64, u64), before: Stamp) {
-        if let Some(part) = self.pages.get_mut(&page).and_then(|p| p.current.as_mut()) {
-            self.dirty_sectors += u64::from((!part.mask).count_ones());
-            self.free.push_front(part.slot);
-            self.used = self.used.max(slot as usize + 1);
-            (part.slot, part.mask, part.end) = (slot, u8::MAX, end);
-            return;
-        }
-        self.insert(page, slot, u8::MAX, (start, end), before);
-    }
-
     fn insert(&mut self, page: u64, slot: Slot, mask: u8, (first, end): (u64, u64), before: Stamp) {
         self.pages.entry(page).or_default().current = Some(Part {
             slot,

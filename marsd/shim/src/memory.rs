@@ -3,6 +3,7 @@
 use std::num::NonZeroUsize;
 use std::os::fd::{BorrowedFd, RawFd};
 use std::ptr::NonNull;
+use std::sync::atomic::AtomicU64;
 
 use nix::errno::Errno;
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap};
@@ -32,14 +33,15 @@ impl Memory {
         Ok(Self::settle(base, len))
     }
 
-    /// Maps the first `len` bytes of a file, which has them all, for this process and every other that maps it.
-    pub fn of_file(fd: RawFd, len: usize) -> Result<Self, Errno> {
+    /// Maps `len` bytes of a file from `offset` on, which has them all, for this process and every other that maps it.
+    pub fn of_file(fd: RawFd, offset: usize, len: usize) -> Result<Self, Errno> {
         let length = NonZeroUsize::new(len).ok_or(Errno::EINVAL)?;
+        let offset = libc::off_t::try_from(offset).map_err(|_| Errno::EOVERFLOW)?;
         let prot = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
         // SAFETY: the descriptor is the caller's and open during this call.
         let fd = unsafe { BorrowedFd::borrow_raw(fd) };
         // SAFETY: a new mapping at an address of the kernel's choice touches nothing that exists.
-        let base = unsafe { mmap(None, length, prot, MapFlags::MAP_SHARED, fd, 0) }?;
+        let base = unsafe { mmap(None, length, prot, MapFlags::MAP_SHARED, fd, offset) }?;
         Ok(Self::settle(base, len))
     }
 
@@ -75,6 +77,17 @@ impl Memory {
         unsafe { std::slice::from_raw_parts_mut(self.base.as_ptr().add(offset), len) }
     }
 
+    /// The 8 bytes at `offset`, a multiple of 8, as a number that another process may read at any time; nobody makes a
+    /// plain reference to them.
+    pub fn word(&self, offset: usize) -> &AtomicU64 {
+        assert!(
+            offset % 8 == 0 && self.len >= 8 && offset <= self.len - 8,
+            "inside"
+        );
+        // SAFETY: inside the mapping, which begins at a page, hence 8-aligned; plain references are excluded above.
+        unsafe { AtomicU64::from_ptr(self.base.as_ptr().add(offset).cast()) }
+    }
+
     /// Gives the pages from byte `offset` on back to the system; they read as zeroes then.
     pub fn release(&mut self, offset: usize) {
         if offset >= self.len {
@@ -102,6 +115,30 @@ impl Drop for Memory {
         // SAFETY: mapped by `new` with this length; no reference outlives `self`. The engine waits for its I/O first.
         let _ = unsafe { munmap(self.base.cast(), self.len) };
     }
+}
+
+/// Copies `from` to `to`, which have the same length, without bringing `to` into the processor's cache.
+pub fn copy_past_cache(from: &[u8], to: &mut [u8]) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::x86_64::{__m128i, _mm_loadu_si128, _mm_sfence, _mm_stream_si128};
+        if from.len() == to.len()
+            && to.len() % 16 == 0
+            && to.as_ptr().cast::<__m128i>().is_aligned()
+        {
+            for (source, target) in from.chunks_exact(16).zip(to.chunks_exact_mut(16)) {
+                // SAFETY: 16 bytes each; every x86_64 has these instructions, and the target is aligned.
+                unsafe {
+                    let part = _mm_loadu_si128(source.as_ptr().cast());
+                    _mm_stream_si128(target.as_mut_ptr().cast(), part);
+                }
+            }
+            // SAFETY: makes the stores visible in order; touches nothing.
+            unsafe { _mm_sfence() };
+            return;
+        }
+    }
+    to.copy_from_slice(from);
 }
 
 /// Buffers for reads and pass-through writes: many small ones and some large ones in one mapping.
@@ -179,5 +216,29 @@ impl BufferPool {
     /// The memory of all buffers.
     pub fn memory(&mut self) -> &mut Memory {
         &mut self.memory
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::copy_past_cache;
+
+    #[test]
+    fn a_copy_is_equal_wherever_it_begins() {
+        let from: Vec<u8> = (0..=255).cycle().take(4096 + 7).collect();
+        let mut to = vec![0u64; 1024];
+        // SAFETY: plain bytes of a larger allocation.
+        let to = unsafe { std::slice::from_raw_parts_mut(to.as_mut_ptr().cast::<u8>(), 8192) };
+        for (begin, len) in [(0, 4096), (16, 512), (7, 4096), (32, 4103), (0, 0)] {
+            to.fill(0xaa);
+            copy_past_cache(&from[..len], &mut to[begin..begin + len]);
+            assert_eq!(to[begin..begin + len], from[..len]);
+            assert!(
+                to[..begin]
+                    .iter()
+                    .chain(&to[begin + len..])
+                    .all(|b| *b == 0xaa)
+            );
+        }
     }
 }

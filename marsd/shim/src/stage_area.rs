@@ -23,6 +23,7 @@ use nix::sys::statfs::{TMPFS_MAGIC, fstatfs};
 
 use crate::error::ShimError;
 use crate::memory::Memory;
+use crate::requests::{self, KeptWrite, Requests};
 use crate::stage::Stage;
 
 /// Bytes of one buffer, the largest write to the log.
@@ -41,6 +42,8 @@ const MARKS_AT: usize = 256;
 #[derive(Debug)]
 pub struct StageArea {
     memory: Memory,
+    /// Where requests are read to.
+    pub requests: Requests,
     shared: bool,
     /// First of the two buffers in use.
     first: usize,
@@ -50,21 +53,22 @@ impl StageArea {
     /// Opens or makes the area at `path`. Where that is impossible (no tmpfs, no room) the memory is private, and
     /// writes are acknowledged only when they are in the log.
     pub fn open(path: &Path) -> Result<Self, ShimError> {
-        let (memory, shared) = match map(path) {
-            Ok(memory) => (memory, true),
+        let (memory, requests, shared) = match map(path) {
+            Ok((memory, requests)) => (memory, requests, true),
             Err(e) => {
                 tracing::info!(
                     "{}: {}; writes are acknowledged when they are in the log",
                     path.display(),
                     e.desc()
                 );
-                let private = Memory::new(SIZE)
-                    .map_err(|e| ShimError::io("allocate buffers for", path, e.into()))?;
-                (private, false)
+                let failed = |e: Errno| ShimError::io("allocate buffers for", path, e.into());
+                let memory = Memory::new(SIZE).map_err(failed)?;
+                (memory, Requests::private().map_err(failed)?, false)
             }
         };
         let mut area = Self {
             memory,
+            requests,
             shared,
             first: 0,
         };
@@ -83,7 +87,7 @@ impl StageArea {
     /// Goes on in the other two buffers for `log`. What a predecessor left of the same log stays until
     /// [`StageArea::forget_leftover`]. `identity` tells files of one name apart, see [`identity`].
     pub fn begin(&mut self, log: &LogName, identity: u64) {
-        if self.name().as_ref() != Some(log) || self.identity() != identity {
+        if !self.belongs_to(log, identity) {
             self.clear();
             self.word(IDENTITY_AT).store(identity, Ordering::Release);
             let name = log.to_string();
@@ -108,18 +112,19 @@ impl StageArea {
         for buffer in 0..BUFFERS {
             self.set(buffer, 0, 0);
         }
+        self.requests.clear();
     }
 
-    /// The log of the records that stand here, if there are any.
+    /// The log of the records and writes that stand here, if there are any.
     pub fn log(&self) -> Option<LogName> {
-        let filled = (0..BUFFERS).any(|buffer| self.filled(buffer) > 0);
+        let filled = self.requests.keeps() || (0..BUFFERS).any(|buffer| self.filled(buffer) > 0);
         self.name().filter(|_| filled)
     }
 
     /// The bytes of `log` from byte `end` on that stand here, as far as they are without a hole.
     pub fn leftover(&self, log: &LogName, identity: u64, end: u64) -> Vec<u8> {
         let mut bytes = Vec::new();
-        if self.name().as_ref() != Some(log) || self.identity() != identity {
+        if !self.belongs_to(log, identity) {
             return bytes;
         }
         let mut at = end;
@@ -130,8 +135,17 @@ impl StageArea {
         bytes
     }
 
+    /// The acknowledged write that a predecessor had not staged in `log`.
+    pub fn kept_write(&self, log: &LogName, identity: u64) -> Option<KeptWrite> {
+        let leftover = self
+            .belongs_to(log, identity)
+            .then(|| self.requests.leftover());
+        leftover.flatten()
+    }
+
     /// What a predecessor left is staged again.
     pub fn forget_leftover(&mut self) {
+        self.requests.forget_leftover();
         let other = 2 - self.first;
         self.set(other, 0, 0);
         self.set(other + 1, 0, 0);
@@ -140,6 +154,12 @@ impl StageArea {
     /// All bytes of buffer 0 or 1 of the two in use.
     pub fn buffer_mut(&mut self, index: usize) -> &mut [u8] {
         self.memory.bytes_mut(self.place(index), BUFFER)
+    }
+
+    /// The same, and the requests, which are copied there.
+    pub fn buffer_and_requests(&mut self, index: usize) -> (&mut [u8], &Requests) {
+        let at = self.place(index);
+        (self.memory.bytes_mut(at, BUFFER), &self.requests)
     }
 
     /// Address of that buffer.
@@ -164,6 +184,10 @@ impl StageArea {
     /// That buffer now holds what `stage` says.
     pub fn mark(&mut self, index: usize, stage: &Stage) {
         self.set(self.first + index, stage.file_offset, stage.filled as u64);
+    }
+
+    fn belongs_to(&self, log: &LogName, identity: u64) -> bool {
+        self.name().as_ref() == Some(log) && self.identity() == identity
     }
 
     fn place(&self, index: usize) -> usize {
@@ -209,9 +233,7 @@ impl StageArea {
     }
 
     fn word(&self, at: usize) -> &AtomicU64 {
-        let address = self.memory.at(at).cast::<u64>();
-        // SAFETY: inside the mapping and 8-aligned; nothing makes a plain reference to these words.
-        unsafe { AtomicU64::from_ptr(address) }
+        self.memory.word(at)
     }
 }
 
@@ -226,7 +248,7 @@ pub fn identity(file: &File) -> u64 {
     (born.as_secs() << 30 ^ u64::from(born.subsec_nanos())).wrapping_add(meta.ino().rotate_left(40))
 }
 
-fn map(path: &Path) -> Result<Memory, Errno> {
+fn map(path: &Path) -> Result<(Memory, Requests), Errno> {
     let errno = |e: std::io::Error| Errno::from_raw(e.raw_os_error().unwrap_or(libc::EIO));
     let file = OpenOptions::new()
         .read(true)
@@ -242,10 +264,11 @@ fn map(path: &Path) -> Result<Memory, Errno> {
         let _ = std::fs::remove_file(path);
         return Err(Errno::EOPNOTSUPP);
     }
-    let size = i64::try_from(SIZE).map_err(|_| Errno::EFBIG)?;
+    let size = i64::try_from(SIZE + requests::SIZE).map_err(|_| Errno::EFBIG)?;
     // Touching a page that the file system has no room for would be the end of the process.
     fallocate(&file, FallocateFlags::empty(), 0, size)?;
-    Memory::of_file(file.as_raw_fd(), SIZE)
+    let memory = Memory::of_file(file.as_raw_fd(), 0, SIZE)?;
+    Ok((memory, Requests::of_file(file.as_raw_fd(), SIZE)?))
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 
 mod common;
 
+use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -14,6 +15,9 @@ use common::blocks::{
 use common::replay::replay;
 use common::{MIB, Rig, run, wait_for};
 use mars_core::control::{Refusal, Resume, ShimState, Verb};
+use mars_shim::fuse_proto::WRITE_HEADER;
+use mars_shim::stage_area::StageArea;
+use mars_tree::wall_clock;
 
 /// What the successor starts from: log and position as the last status told them.
 fn position(rig: &Rig) -> (u64, u64) {
@@ -33,15 +37,32 @@ fn succeed(rig: &mut Rig) {
 
 #[test]
 fn a_killed_shim_is_succeeded_without_an_error_to_the_writers() {
-    kill_under_writers(Rig::new(8 * MIB));
+    kill_under_writers(Rig::new(8 * MIB), random_write_from, 100);
+}
+
+/// They are acknowledged before they are copied.
+#[test]
+fn a_killed_shim_loses_no_large_write() {
+    kill_under_writers(Rig::new(8 * MIB), large_write_from, 30);
+}
+
+fn large_write_from(base: u64, file: &File, model: &mut [u8], random: &mut Random) {
+    let (offset, _) = random.range(MIB);
+    let data = random.bytes(1 << 20);
+    write_at(file, base + offset, &data).unwrap();
+    let at = usize::try_from(offset).unwrap();
+    model[at..at + data.len()].copy_from_slice(&data);
 }
 
 #[test]
 fn a_killed_shim_is_succeeded_where_only_the_log_outlives_it() {
-    kill_under_writers(Rig::new(8 * MIB).without_stage());
+    kill_under_writers(Rig::new(8 * MIB).without_stage(), random_write_from, 100);
 }
 
-fn kill_under_writers(mut rig: Rig) {
+type Write = fn(u64, &File, &mut [u8], &mut Random);
+
+/// Four writers, and three kills between some `writes`.
+fn kill_under_writers(mut rig: Rig, write: Write, writes: u64) {
     rig.start();
     rig.attach(None).unwrap();
     rig.log(1, 0).unwrap();
@@ -57,7 +78,7 @@ fn kill_under_writers(mut rig: Rig) {
                 let mut model = vec![0; 2 << 20];
                 let mut random = Random(7 + part);
                 while !stop.load(Ordering::Relaxed) {
-                    random_write_from(part * 2 * MIB, &file, &mut model, &mut random);
+                    write(part * 2 * MIB, &file, &mut model, &mut random);
                     if written.fetch_add(1, Ordering::Relaxed) % 16 == 0 {
                         file.sync_data().unwrap();
                     }
@@ -67,7 +88,7 @@ fn kill_under_writers(mut rig: Rig) {
         })
         .collect();
     for _ in 0..3 {
-        let goal = written.load(Ordering::Relaxed) + 300;
+        let goal = written.load(Ordering::Relaxed) + 3 * writes;
         wait_for("writes", || {
             (written.load(Ordering::Relaxed) >= goal).then_some(())
         });
@@ -76,7 +97,7 @@ fn kill_under_writers(mut rig: Rig) {
         rig.kill();
         succeed(&mut rig);
     }
-    let goal = written.load(Ordering::Relaxed) + 100;
+    let goal = written.load(Ordering::Relaxed) + writes;
     wait_for("writes", || {
         (written.load(Ordering::Relaxed) >= goal).then_some(())
     });
@@ -84,6 +105,33 @@ fn kill_under_writers(mut rig: Rig) {
     let parts = writers.into_iter().map(|w| w.join().unwrap());
     let model: Vec<u8> = parts.flatten().collect();
     assert_same(&content(&rig.device(), rig.size), &model, "device");
+    rig.stop();
+    assert_same(&content(&rig.path("disk"), rig.size), &model, "disk");
+    let mut image = vec![0; model.len()];
+    replay(&rig.log_path(1), 0, &mut image);
+    assert_same(&image, &model, "replay");
+}
+
+#[test]
+fn what_was_acknowledged_before_it_was_copied_is_not_lost() {
+    let mut rig = Rig::serving(8 * MIB);
+    let device = open_direct(&rig.device());
+    let mut model = vec![0; 8 << 20];
+    random_write(&device, &mut model, &mut Random(5));
+    rig.status();
+    rig.kill();
+    // As if it had died right after the answer to a write of 192 KiB.
+    let bytes = Random(6).bytes(192 << 10);
+    let (at, offset) = (1 << 20, MIB);
+    let mut area = StageArea::open(&rig.path("run").join("stage-r")).unwrap();
+    area.requests.target()[WRITE_HEADER..][..bytes.len()].copy_from_slice(&bytes);
+    let len = u32::try_from(bytes.len()).unwrap();
+    area.requests.keep(offset, len, wall_clock());
+    drop(area);
+    model[at..at + bytes.len()].copy_from_slice(&bytes);
+    succeed(&mut rig);
+    assert_same(&content(&rig.device(), rig.size), &model, "device");
+    drop(device);
     rig.stop();
     assert_same(&content(&rig.path("disk"), rig.size), &model, "disk");
     let mut image = vec![0; model.len()];

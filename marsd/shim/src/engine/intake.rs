@@ -2,20 +2,22 @@
 
 use std::io::IoSlice;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
-use super::landing::LANDING_MIN;
 use super::read::ReadRequest;
 use super::write::{PendingWrite, ZeroJob};
 use super::{Engine, Fuse, Mode, Op, Reply};
 use crate::error::ShimError;
-use crate::fuse_proto::{
-    self as proto, MAX_IO, Operation, REQUEST_MAX, Request, WRITE_HEADER, parse_request,
-};
+use crate::fuse_proto::{self as proto, MAX_IO, Operation, Request, parse_request};
 use crate::map::SECTOR;
 
+/// After a write of so many bytes ...
+const POLL_MIN: u32 = 512 * 1024;
+/// ... the next one is expected within this time, and not slept for: to be woken up takes longer on a busy machine.
+const POLL: Duration = Duration::from_micros(200);
 /// Requests taken in before the ring is looked at again.
 const AT_ONCE: usize = 128;
 
@@ -80,24 +82,19 @@ impl Engine {
             if self.fuse.as_ref().is_none_or(|f| !f.readable) {
                 return;
             }
-            let landing = self.landing_wanted();
-            let read = if landing {
-                self.read_landing()
-            } else {
-                self.read_request()
-            };
+            let read = self.read_request();
             let Some(fuse) = self.fuse.as_mut() else {
                 return;
             };
             match read {
                 Ok(len) => {
-                    self.take_request(len, landing);
+                    self.take_request(len);
                     if self.log.worth_writing() {
                         self.pump_log();
                     }
                 }
                 Err(Errno::EAGAIN) => {
-                    fuse.readable = false;
+                    fuse.readable = self.now < self.poll_until;
                     return;
                 }
                 Err(Errno::EINTR | Errno::ENOENT) => {}
@@ -116,16 +113,11 @@ impl Engine {
         let Some(fuse) = &self.fuse else {
             return Err(Errno::EAGAIN);
         };
-        let buffer = self.request.bytes_mut(0, REQUEST_MAX);
-        nix::unistd::read(fuse.fd.as_fd(), buffer)
+        nix::unistd::read(fuse.fd.as_fd(), self.log.area.requests.target())
     }
 
-    fn take_request(&mut self, len: usize, landing: bool) {
-        let landed = landing && self.lands_whole(len);
-        if landing && !landed {
-            self.collect(len);
-        }
-        let Some(request) = parse_request(self.request.bytes(0, len)) else {
+    fn take_request(&mut self, len: usize) {
+        let Some(request) = parse_request(self.log.area.requests.request(len)) else {
             tracing::error!("/dev/fuse: a request of {len} bytes is shorter than it says");
             return;
         };
@@ -144,7 +136,7 @@ impl Engine {
                 self.reply(unique, libc::EIO, &[]);
             }
             Operation::Read { offset, len } => self.take_read(unique, offset, len),
-            Operation::Write { offset, len } => self.take_write(unique, offset, len, landed),
+            Operation::Write { offset, len } => self.take_write(unique, offset, len),
             Operation::WriteZeroes { offset, len } => self.take_zeroes(unique, offset, len),
             Operation::Fsync => self.take_flush(unique),
         }
@@ -198,7 +190,7 @@ impl Engine {
         });
     }
 
-    fn take_write(&mut self, unique: u64, offset: u64, len: u32, landed: bool) {
+    fn take_write(&mut self, unique: u64, offset: u64, len: u32) {
         let inside = offset
             .checked_add(u64::from(len))
             .is_some_and(|end| end <= self.size_bytes);
@@ -206,17 +198,20 @@ impl Engine {
             return self.reply(unique, libc::EINVAL, &[]);
         }
         self.counters.writes += 1;
-        self.large_writes = len >= LANDING_MIN;
-        let landed = landed.then(|| self.map.take_next(len as usize / 4096));
-        self.pending = Some(PendingWrite {
+        let mut write = PendingWrite {
             unique,
             offset,
             len,
             done: 0,
             stamp: self.log.clock.tick(mars_tree::wall_clock()),
-            landed,
-        });
+            acknowledged: false,
+        };
+        self.acknowledge_early(&mut write);
+        self.pending = Some(write);
         self.stage_pending();
+        if len >= POLL_MIN {
+            self.poll_until = Instant::now() + POLL;
+        }
     }
 
     fn take_zeroes(&mut self, unique: u64, offset: u64, len: u64) {
@@ -255,11 +250,6 @@ impl Engine {
         offset % unit == 0 && len % unit == 0
     }
 
-    /// Offset in the request buffer of byte `done` of the pending write.
-    pub(super) fn payload_at(done: u32) -> usize {
-        WRITE_HEADER + done as usize
-    }
-
     /// Answers a request.
     pub(super) fn reply(&self, unique: u64, errno: i32, body: &[u8]) {
         self.reply_slices(unique, errno, body.len(), &[IoSlice::new(body)]);
@@ -286,8 +276,7 @@ impl Engine {
 
     /// Answers everything that waits with EIO.
     pub(super) fn fail_requests(&mut self) {
-        if let Some(write) = self.pending.take() {
-            self.map.give_back(write.landed.unwrap_or_default());
+        if let Some(write) = self.pending.take_if(|write| !write.acknowledged) {
             self.reply(write.unique, libc::EIO, &[]);
         }
         for job in std::mem::take(&mut self.zeroes) {

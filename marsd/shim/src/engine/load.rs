@@ -3,13 +3,14 @@
 use std::collections::VecDeque;
 
 use mars_core::LogName;
-use mars_core::log_format::{CODE_NEW_DATA, Parsed, parse};
+use mars_core::log_format::{CODE_NEW_DATA, Parsed, chunk_len, parse};
 
 use super::write::Content;
 use super::{Engine, Mode, Reply};
 use crate::error::ShimError;
 use crate::log_file::{LogReader, OpenedLog, stamp_of};
 use crate::map::{PAGE, SECTOR, split_pages};
+use crate::requests::KeptWrite;
 use crate::stage::LOG_ALIGN;
 use crate::stage_area;
 
@@ -25,6 +26,8 @@ pub(super) struct Loader {
     readers: VecDeque<(LogReader, u64)>,
     /// Bytes of the log that a predecessor had staged and not written, and how many of them are staged again.
     leftover: (Vec<u8>, usize),
+    /// The write that it had acknowledged and not staged, and how many of its bytes are staged.
+    kept: Option<(KeptWrite, usize)>,
     reply: Reply,
 }
 
@@ -50,12 +53,14 @@ impl Engine {
             Some(Err(e)) => return self.answer(&reply, Err(e)),
             None => return self.refuse(&reply, "starting no log"),
         };
-        let leftover = match logs.last() {
+        let (leftover, kept) = match logs.last() {
             Some((name, log)) if matches!(self.mode, Mode::Idle) => {
                 let identity = stage_area::identity(&log.file);
-                self.log.area.leftover(name, identity, log.end)
+                let area = &self.log.area;
+                let kept = area.kept_write(name, identity);
+                (area.leftover(name, identity, log.end), kept)
             }
-            _ => Vec::new(),
+            _ => (Vec::new(), None),
         };
         let begin = self.log.staged;
         self.log.logs.clear();
@@ -78,6 +83,7 @@ impl Engine {
         self.mode = Mode::Loading(Box::new(Loader {
             readers,
             leftover: (leftover, 0),
+            kept: kept.map(|write| (write, 0)),
             reply,
         }));
     }
@@ -97,7 +103,10 @@ impl Engine {
         };
         match self.load_some(&mut loader) {
             Ok(false) => self.mode = Mode::Loading(loader),
-            Ok(true) if !self.stage_leftover(&mut loader.leftover) => {
+            Ok(true)
+                if !self.stage_leftover(&mut loader.leftover)
+                    || !self.stage_kept(&mut loader.kept) =>
+            {
                 self.mode = Mode::Loading(loader);
             }
             Ok(true) => {
@@ -183,6 +192,33 @@ impl Engine {
             }
             *done += record.total_len();
         }
+    }
+
+    /// Stages what a predecessor had acknowledged before it staged it; false if there is no room for all of it now.
+    fn stage_kept(&mut self, kept: &mut Option<(KeptWrite, usize)>) -> bool {
+        let Some((write, done)) = kept else {
+            return true;
+        };
+        let len = write.bytes.len() as u64;
+        let end = write.offset.checked_add(len);
+        if end.is_none_or(|end| end > self.size_bytes)
+            || write.offset % SECTOR != 0
+            || len % SECTOR != 0
+        {
+            tracing::error!("the write that the predecessor kept is damaged");
+            return true;
+        }
+        while *done < write.bytes.len() {
+            let rest = &write.bytes[*done..];
+            let pos = write.offset + *done as u64;
+            let len = chunk_len(pos, rest.len() as u64);
+            let size = usize::try_from(len).unwrap_or(0);
+            if !self.stage_record(pos, len, Content::Bytes(&rest[..size]), write.stamp) {
+                return false;
+            }
+            *done += size;
+        }
+        true
     }
 
     /// All of the log that ends at stream position `end` is in the map.

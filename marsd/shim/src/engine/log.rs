@@ -12,11 +12,12 @@ use mars_core::{Lamport, LogName, Stamp};
 use nix::errno::Errno;
 
 use super::worker::Job;
+use super::write::Content;
 use super::{Engine, Mode, Op, Reply};
 use crate::error::ShimError;
 use crate::log_file::OpenedLog;
 use crate::memory::Memory;
-use crate::stage::{LOG_ALIGN, Payload, Stage};
+use crate::stage::{LOG_ALIGN, Stage};
 use crate::stage_area::{self, StageArea};
 use crate::stream::{LogSpan, Marks};
 
@@ -185,11 +186,12 @@ impl LogState {
         self.zero.at(0)
     }
 
-    /// Stages a record; the caller has asked [`LogState::has_room`].
-    pub(super) fn append(&mut self, pos: u64, payload: Payload<'_>, stamp: Stamp) {
+    /// Stages a record with `len` bytes of `content`; the caller has asked [`LogState::has_room`].
+    pub(super) fn append(&mut self, pos: u64, content: Content<'_>, len: usize, stamp: Stamp) {
         let before = self.stage.filled;
-        let buffer = self.area.buffer_mut(self.forming);
-        self.stage.push(buffer, pos, payload, stamp);
+        let (buffer, requests) = self.area.buffer_and_requests(self.forming);
+        self.stage
+            .push(buffer, pos, content.payload(len, requests), stamp);
         self.area.mark(self.forming, &self.stage);
         self.staged += (self.stage.filled - before) as u64;
         self.last_stamp = stamp;
@@ -245,8 +247,9 @@ impl Engine {
         if self.log.batch.is_none() && !self.log.stage.is_empty() {
             self.submit_batch();
         }
-        // The new log gets no record before the old one is on stable storage.
-        if self.log.switching() && self.log.quiet() {
+        // The new log gets no record before the old one is on stable storage. The stage belongs to one log.
+        let kept = self.log.area.requests.keeps();
+        if self.log.switching() && self.log.quiet() && !kept {
             self.do_switch();
         }
         self.write_zeroes_ahead();

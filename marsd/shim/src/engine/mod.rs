@@ -7,7 +7,6 @@
 
 mod command;
 mod intake;
-mod landing;
 mod load;
 mod log;
 mod pass;
@@ -31,7 +30,6 @@ pub use command::{Command, Engine as EngineHandle, Reply, Snapshot};
 
 use crate::disk::Disk;
 use crate::error::ShimError;
-use crate::fuse_proto::REQUEST_MAX;
 use crate::map::{DirtyMap, PAGE, Run, Slot};
 use crate::memory::{BufferPool, Memory};
 use crate::stage_area::StageArea;
@@ -90,10 +88,9 @@ struct Engine {
     published: publish::Published,
 
     fuse: Option<Fuse>,
-    request: Memory,
-    /// The last write was a large one.
-    large_writes: bool,
     pending: Option<PendingWrite>,
+    /// Until then the next request is looked for without sleeping.
+    poll_until: Instant,
     zeroes: VecDeque<ZeroJob>,
     acks: VecDeque<Ack>,
     /// Flushes that wait until the stream is durable up to a position.
@@ -147,9 +144,8 @@ impl Engine {
             counters: Counters::default(),
             published: publish::Published::default(),
             fuse: None,
-            request: memory(REQUEST_MAX)?,
-            large_writes: false,
             pending: None,
+            poll_until: Instant::now(),
             zeroes: VecDeque::new(),
             acks: VecDeque::new(),
             flushes: Vec::new(),

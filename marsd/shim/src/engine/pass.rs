@@ -122,7 +122,8 @@ impl Engine {
     fn drained(&self) -> bool {
         let failed = matches!(self.mode, Mode::Failed);
         let memory = failed || (self.map.is_empty() && self.round.is_none());
-        let requests = self.log.broken || self.acks.is_empty();
+        let acknowledged = self.pending.as_ref().is_some_and(|w| w.acknowledged);
+        let requests = !acknowledged && (self.log.broken || self.acks.is_empty());
         memory && requests && self.log.quiet() && self.pass.quiet()
     }
 
@@ -263,7 +264,7 @@ impl Engine {
         let Some(buffer) = self.pool.take(len) else {
             return false;
         };
-        let bytes = self.request.bytes(Self::payload_at(0), len);
+        let bytes = self.log.area.requests.payload(0, len);
         let at = buffer.offset;
         self.pool.memory().bytes_mut(at, len).copy_from_slice(bytes);
         let number = self.jobs.insert(IoJob {

@@ -1,17 +1,19 @@
 //! Stages writes: cuts them into records, puts these into the log buffer and their content into the map.
 
-use std::collections::VecDeque;
-
 use mars_core::Stamp;
-use mars_core::log_format::{OVERHEAD, PAYLOAD_MAX, RECORD_MAX, chunk_len};
+use mars_core::log_format::{OVERHEAD, PAYLOAD_MAX, chunk_len};
 
 use super::{Engine, Mode};
 use crate::fuse_proto::format_written;
-use crate::map::{PAGE, SECTOR, Slot, split_pages};
+use crate::map::{PAGE, SECTOR, split_pages};
+use crate::memory::copy_past_cache;
+use crate::requests::Requests;
 use crate::stage::Payload;
 
 /// Slots that a record may need: its pages.
 const SLOTS_PER_RECORD: usize = PAYLOAD_MAX / 4096 + 1;
+/// Writes of so many bytes and more are acknowledged before they are copied.
+const EARLY_MIN: u32 = 64 * 1024;
 /// Zeroes staged at once, in bytes.
 const ZERO_STEP: u64 = 512 * 1024;
 
@@ -24,8 +26,8 @@ pub(super) struct PendingWrite {
     /// Bytes that are staged.
     pub(super) done: u32,
     pub(super) stamp: Stamp,
-    /// Its payload stands in these slots instead, one page in each.
-    pub(super) landed: Option<VecDeque<Slot>>,
+    /// It is answered already: come what may, it must reach the log or the disk.
+    pub(super) acknowledged: bool,
 }
 
 /// A range to be zeroed.
@@ -48,7 +50,7 @@ pub(super) struct Ack {
 /// Where the payload of a record comes from.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Content<'a> {
-    /// This offset in the request buffer.
+    /// This offset in the payload of the request.
     Request(usize),
     /// These bytes.
     Bytes(&'a [u8]),
@@ -56,19 +58,42 @@ pub(super) enum Content<'a> {
     Zero,
 }
 
+impl<'a> Content<'a> {
+    /// Its `len` bytes.
+    pub(super) fn payload(self, len: usize, requests: &'a Requests) -> Payload<'a> {
+        match self {
+            Self::Request(at) => Payload::Data(requests.payload(at, len)),
+            Self::Bytes(bytes) => Payload::Data(bytes),
+            Self::Zero => Payload::Zero(len),
+        }
+    }
+}
+
 impl Engine {
+    /// Answers a large write as soon as a successor of this process would find it: it is copied after that.
+    pub(super) fn acknowledge_early(&mut self, write: &mut PendingWrite) {
+        let possible = matches!(self.mode, Mode::Logging)
+            && write.len >= EARLY_MIN
+            && self.log.early()
+            && !self.log.switching()
+            && self.drain.is_none();
+        if possible {
+            let requests = &mut self.log.area.requests;
+            requests.keep(write.offset, write.len, write.stamp);
+            write.acknowledged = true;
+            self.reply(write.unique, 0, &format_written(write.len));
+        }
+    }
+
     /// Goes on with the write that waits for room, if there is one.
     pub(super) fn stage_pending(&mut self) {
         let Some(mut write) = self.pending.take() else {
             return;
         };
         let finished = match self.mode {
-            Mode::Logging if write.landed.is_some() => self.stage_landed(&mut write),
             Mode::Logging => self.stage_data(&mut write),
-            Mode::PassThrough => {
-                self.unland(&mut write);
-                self.pass_write(&write)
-            }
+            Mode::PassThrough => self.pass_write(&write),
+            _ if write.acknowledged => self.stage_data(&mut write),
             _ => false,
         };
         if !finished {
@@ -80,8 +105,13 @@ impl Engine {
         while write.done < write.len {
             let pos = write.offset + u64::from(write.done);
             let len = chunk_len(pos, u64::from(write.len - write.done));
-            let content = Content::Request(Self::payload_at(write.done));
-            if !self.stage_record(pos, len, content, write.stamp) {
+            let content = Content::Request(write.done as usize);
+            let staged = if write.acknowledged {
+                self.stage_whatever_comes(pos, len, content, write.stamp)
+            } else {
+                self.stage_record(pos, len, content, write.stamp)
+            };
+            if !staged {
                 return false;
             }
             write.done += u32::try_from(len).unwrap_or(0);
@@ -90,33 +120,19 @@ impl Engine {
                 self.pump_log();
             }
         }
-        self.staged(write.unique, Some(write.len));
+        if write.acknowledged {
+            self.finish_kept();
+        } else {
+            self.staged(write.unique, Some(write.len));
+        }
         true
     }
 
-    /// Stages a landed write as a whole, or not yet.
-    fn stage_landed(&mut self, write: &mut PendingWrite) -> bool {
-        let records = write.len as usize / PAYLOAD_MAX;
-        if self.log.switching() || !self.has_log_room(records * RECORD_MAX) {
-            return false;
+    /// The write that was kept is in the stage, or in memory for the disk: then it is kept until the stage is given up.
+    fn finish_kept(&mut self) {
+        if !self.log.broken {
+            self.log.area.requests.release();
         }
-        let mut pos = write.offset;
-        for slot in write.landed.take().unwrap_or_default() {
-            let start = self.log.staged;
-            let end = start + RECORD_MAX as u64;
-            let before = self.log.last_stamp;
-            self.map.adopt(pos / PAGE, slot, (start, end), before);
-            let payload = Payload::Data(self.slots.bytes(slot as usize * 4096, 4096));
-            self.log.append(pos, payload, write.stamp);
-            pos += PAGE;
-            if self.log.worth_writing() {
-                self.pump_log();
-            }
-        }
-        self.counters.logged_bytes += u64::from(write.len);
-        self.dirty_since.get_or_insert(self.now);
-        self.staged(write.unique, Some(write.len));
-        true
     }
 
     /// Whether a record fits, perhaps after what is staged has been handed over.
@@ -135,25 +151,48 @@ impl Engine {
         content: Content<'_>,
         stamp: Stamp,
     ) -> bool {
-        if self.log.switching() {
+        if self.log.switching() || self.log.broken {
             return false;
         }
+        self.stage_whatever_comes(pos, len, content, stamp)
+    }
+
+    /// The same for a write that is acknowledged: a broken log leaves it to the disk, a failed disk to the log.
+    fn stage_whatever_comes(
+        &mut self,
+        pos: u64,
+        len: u64,
+        content: Content<'_>,
+        stamp: Stamp,
+    ) -> bool {
         let size = usize::try_from(len).unwrap_or(0);
-        if !self.has_log_room(size) {
+        if !self.log.broken && !self.has_log_room(size) {
             return false;
         }
-        if self.map.free_slots() < SLOTS_PER_RECORD {
+        let disk = !matches!(self.mode, Mode::Failed);
+        if disk && self.map.free_slots() < SLOTS_PER_RECORD {
             self.starved = true;
             return false;
         }
+        if disk && !self.put_into_map(pos, len, content) {
+            return false;
+        }
+        if !self.log.broken {
+            self.log.append(pos, content, size, stamp);
+            self.counters.logged_bytes += len;
+        }
+        true
+    }
+
+    /// Makes the blocks of the next record dirty.
+    fn put_into_map(&mut self, pos: u64, len: u64, content: Content<'_>) -> bool {
         let start = self.log.staged;
         let end = start + len + OVERHEAD as u64;
         let before = self.log.last_stamp;
-        let payload = match content {
-            Content::Request(at) => Payload::Data(self.request.bytes(at, size)),
-            Content::Bytes(bytes) => Payload::Data(bytes),
-            Content::Zero => Payload::Zero(size),
-        };
+        let size = usize::try_from(len).unwrap_or(0);
+        let payload = content.payload(size, &self.log.area.requests);
+        // A large write is not read soon, and would push out of the cache what is.
+        let large = self.log.area.requests.keeps();
         for (page, mask, range) in split_pages(pos, len) {
             let Some(slot) = self.map.place(page, mask, (start, end), before) else {
                 // Room for all pages of a record was made sure above.
@@ -162,10 +201,12 @@ impl Engine {
             let in_page = (pos + range.start) % PAGE;
             let at = usize::try_from(u64::from(slot) * PAGE + in_page).unwrap_or(0);
             let range = to_usize(range);
-            payload.copy(range.clone(), self.slots.bytes_mut(at, range.len()));
+            let slot = self.slots.bytes_mut(at, range.len());
+            match payload {
+                Payload::Data(data) if large => copy_past_cache(&data[range], slot),
+                _ => payload.copy(range, slot),
+            }
         }
-        self.log.append(pos, payload, stamp);
-        self.counters.logged_bytes += len;
         self.dirty_since.get_or_insert(self.now);
         true
     }
