@@ -40,7 +40,8 @@ pub struct Published {
     pub error: Option<String>,
 }
 
-/// What the own links of one resource should say now.
+/// What the own links of one resource should say now. A primary says that it is one before it speaks of its log; one
+/// that is none any more says so last: who sees that may take over, and must have seen the end of the log.
 pub fn publish(
     view: ResourceView<'_>,
     facts: &Facts,
@@ -57,7 +58,11 @@ pub fn publish(
         ShimFacts::Up(status) => status.device.is_some(),
         ShimFacts::Down(_) => true,
     };
-    actual(ActualKey::IsPrimary, flag(up));
+    let still = view.actual(me, ActualKey::IsPrimary) && unread_log(view, facts, pos, me);
+    let primary = up || still;
+    if primary {
+        actual(ActualKey::IsPrimary, flag(true));
+    }
     if let Some(name) = view.device(me).and_then(|d| ResourceName::new(d).ok()) {
         actual(ActualKey::Device(name), flag(up));
     }
@@ -99,13 +104,19 @@ pub fn publish(
     if let Some(bytes) = seen.synced {
         out.push((ResourceLink::SyncStatus(me.clone()), bytes.to_string()));
     }
-    out.extend(position_links(
-        view,
-        pos,
-        seen.log_durable.unwrap_or(pos.pos),
-        me,
-    ));
+    let durable = seen.log_durable.unwrap_or(pos.pos);
+    out.extend(position_links(view, pos, durable, me));
+    if !primary {
+        let link = ResourceLink::Actual(me.clone(), ActualKey::IsPrimary);
+        out.push((link, flag(false)));
+    }
     out
+}
+
+/// Whether the own log may hold writes that were acknowledged before a crash and that nobody knows of.
+fn unread_log(view: ResourceView<'_>, facts: &Facts, pos: &ReplayPos, me: &HostName) -> bool {
+    let own = pos.log.host == *me && view.log_size(&pos.log).is_some();
+    own && facts.log_end.is_none()
 }
 
 /// The version and the replay link at `pos`, the version first: who sees the position sees the digest for it.

@@ -5,7 +5,7 @@ use alloc::string::ToString;
 
 use super::*;
 use crate::control::{Counters, LogStatus, ShimState};
-use crate::link::{LinkPath, ResourceLink};
+use crate::link::{ActualKey, LinkPath, ResourceLink};
 use crate::name::ResourceName;
 use crate::stamp::Stamp;
 use crate::tree::Tree;
@@ -409,6 +409,34 @@ fn the_end_of_the_old_primary_is_published_before_the_position() {
             "log-000000001-A,0,0".to_string()
         )
     );
+}
+
+#[test]
+fn who_came_back_stays_primary_until_its_log_is_read() {
+    let mut case = Case::new("A", log(1, "A"), 0);
+    case.put("actual-A/is-primary", "1").file(log(1, "A"), 8360);
+    let links = |case: &Case| {
+        let view = case.tree.resource(&case.res);
+        publish(view, &case.facts, &Published::default(), &case.me)
+    };
+    let primary = |case: &Case| {
+        let is =
+            |link: &ResourceLink| matches!(link, ResourceLink::Actual(_, ActualKey::IsPrimary));
+        let all = links(case);
+        let at = all.iter().position(|(link, _)| is(link)).unwrap();
+        let replay = all
+            .iter()
+            .position(|(link, _)| matches!(link, ResourceLink::Replay(_)));
+        assert_eq!(all[at].1 == "1", at < replay.unwrap(), "{all:?}");
+        all[at].1.clone()
+    };
+    assert_eq!(primary(&case), "1");
+    case.end(8360);
+    assert_eq!(primary(&case), "0");
+    // What was never primary has nothing of its own to tell.
+    let mut case = Case::new("A", log(1, "A"), 0);
+    case.file(log(1, "A"), 8360);
+    assert_eq!(primary(&case), "0");
 }
 
 #[test]
