@@ -91,9 +91,10 @@ pub fn destroy(dir: &Path) -> Result {
         holder.kill(KILL_DEADLINE)?;
     }
     let loops = loops_on(dir)?;
-    let_go(&loops)?;
-    for device in loops {
-        detach_loop(&device)?;
+    let disks: Vec<PathBuf> = loops.iter().map(|disk| disk.device.clone()).collect();
+    let_go(&disks)?;
+    for disk in &loops {
+        disk.detach()?;
     }
     fs::remove_dir_all(dir).context(format!("remove {}", dir.display()))
 }
@@ -112,7 +113,7 @@ fn processes(dir: &Path, file: &str) -> Vec<Process> {
 /// # Errors
 /// A process or a device of the node stays.
 pub fn kill_node(init: &Process) -> Result {
-    let devices = mars_loops(init);
+    let loops = mars_loops(init);
     let connections = fuse_connections(init);
     let killed = init.kill(Duration::from_secs(5));
     if killed.is_err() {
@@ -120,18 +121,18 @@ pub fn kill_node(init: &Process) -> Result {
         abort_connections(&connections)?;
         init.kill(KILL_DEADLINE)?;
     }
-    for device in &devices {
-        detach_loop(device)?;
+    for device in &loops {
+        device.detach()?;
     }
     Ok(())
 }
 
 /// Loop devices behind the node's `/dev/mars`.
-fn mars_loops(init: &Process) -> BTreeSet<PathBuf> {
+fn mars_loops(init: &Process) -> Vec<LoopDevice> {
     let dev = PathBuf::from(format!("/proc/{}/root/dev", init.pid));
     // Before it has its own root directory this would be the machine's.
     if !dev.join(NODE_MARK).exists() {
-        return BTreeSet::new();
+        return Vec::new();
     }
     fs::read_dir(dev.join("mars"))
         .into_iter()
@@ -142,6 +143,7 @@ fn mars_loops(init: &Process) -> BTreeSet<PathBuf> {
             let is_loop = meta.file_type().is_block_device() && major(meta.rdev()) == LOOP_MAJOR;
             is_loop.then(|| loop_path(meta.rdev())).flatten()
         })
+        .filter_map(LoopDevice::bound)
         .collect()
 }
 
@@ -178,7 +180,7 @@ fn abort_connections(connections: &BTreeSet<u64>) -> Result {
 }
 
 /// Loop devices whose backing file lies below `dir`.
-fn loops_on(dir: &Path) -> Result<Vec<PathBuf>> {
+fn loops_on(dir: &Path) -> Result<Vec<LoopDevice>> {
     let blocks = fs::read_dir("/sys/block").context("read /sys/block")?;
     Ok(blocks
         .flatten()
@@ -186,27 +188,41 @@ fn loops_on(dir: &Path) -> Result<Vec<PathBuf>> {
             let file = fs::read_to_string(entry.path().join("loop/backing_file"));
             file.is_ok_and(|f| Path::new(f.trim_end()).starts_with(dir))
         })
-        .map(|entry| Path::new("/dev").join(entry.file_name()))
+        .filter_map(|entry| LoopDevice::bound(Path::new("/dev").join(entry.file_name())))
         .collect())
 }
 
-/// Frees a loop device and waits until the kernel has let go of it.
-///
-/// # Errors
-/// It is still in use after a while.
-pub fn detach_loop(device: &Path) -> Result {
-    let name = device
-        .file_name()
-        .context(format!("{} is no device", device.display()))?;
-    let bound = Path::new("/sys/block").join(name).join("loop/backing_file");
-    let end = Instant::now() + KILL_DEADLINE;
-    while bound.exists() {
-        let answer = host(&["losetup", "--detach", &device.to_string_lossy()]);
-        if Instant::now() >= end {
-            let cause = answer.err().map(|e| e.to_string()).unwrap_or_default();
-            return Err(fail(format!("{} stays in use {cause}", device.display())));
-        }
-        sleep(Duration::from_millis(10));
+/// A loop device as somebody has bound it: as soon as it is free another cluster may take it.
+struct LoopDevice {
+    device: PathBuf,
+    sequence: String,
+}
+
+impl LoopDevice {
+    fn bound(device: PathBuf) -> Option<Self> {
+        let sequence = sequence(&device)?;
+        Some(Self { device, sequence })
     }
-    Ok(())
+
+    /// Frees the device and waits until the kernel has let go of it.
+    fn detach(&self) -> Result {
+        let end = Instant::now() + KILL_DEADLINE;
+        while sequence(&self.device).as_ref() == Some(&self.sequence) {
+            let answer = host(&["losetup", "--detach", &self.device.to_string_lossy()]);
+            if Instant::now() >= end {
+                let cause = answer.err().map(|e| e.to_string()).unwrap_or_default();
+                let text = format!("{} stays in use {cause}", self.device.display());
+                return Err(fail(text));
+            }
+            sleep(Duration::from_millis(10));
+        }
+        Ok(())
+    }
+}
+
+/// A number that no other binding of any block device has; none if the loop device is not bound.
+fn sequence(device: &Path) -> Option<String> {
+    let dir = Path::new("/sys/block").join(device.file_name()?);
+    let number = fs::read_to_string(dir.join("diskseq")).ok()?;
+    dir.join("loop/backing_file").exists().then_some(number)
 }
