@@ -41,12 +41,12 @@ build: deps ## Compile everything
 run: build ## Watch two nodes replicate: create, join, sync, hand over, compare (KEEP=1 leaves them up)
 	@$(CARGO) run --quiet --package mars-tests --bin mars-run -- $(if $(KEEP),--keep)
 
-test: build ## Run every test: of the crates, then of whole clusters (needs root)
-	$(CARGO) test --workspace --exclude mars-tests
-	$(CARGO) test --package mars-tests --lib --bins --tests -- --test-threads=1
+# All in one: another selection of packages would mean other features of what they need, and a second build.
+test: deps ## Run every test, of the crates and of whole clusters, JOBS=2 at a time (needs root)
+	RUST_TEST_THREADS=$(or $(JOBS),2) $(CARGO) test --workspace
 
 scenarios: build ## Run one cluster scenario only: make scenarios S=handover
-	$(CARGO) test --package mars-tests --test '$(or $(S),*)' -- --test-threads=1 --nocapture
+	$(CARGO) test --package mars-tests --test scenarios -- --test-threads=1 --nocapture $(addsuffix ::,$(S))
 
 chaos: build ## Random life of several nodes: make chaos [SEED=7] [MINUTES=10] [NODES=4]; a seed repeats its decisions
 	@$(CARGO) run --quiet --package mars-tests --bin mars-chaos -- --seed $(or $(SEED),$$(date +%s)) \

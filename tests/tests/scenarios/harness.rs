@@ -77,7 +77,7 @@ fn a_killed_test_leaves_nothing() -> Result {
     let base = tempfile::tempdir_in("/var/tmp").context("create a directory")?;
     let entries = || base.path().read_dir().map_or(0, Iterator::count);
     let mut victim = Command::new(std::env::current_exe().context("own executable")?)
-        .args(["--exact", "nodes_are_machines_of_their_own"])
+        .args(["--exact", "harness::nodes_are_machines_of_their_own"])
         .env("MARS_TESTS_DIR", base.path())
         .stdout(Stdio::null())
         .spawn()

@@ -82,7 +82,6 @@ fn rotate(cluster: &Cluster, node: &Node) -> Result {
 }
 
 #[test]
-#[ignore = "new: has not yet passed often enough in a row"]
 fn case_7_2_logs_that_are_damaged_or_missing() -> Result {
     scenario(&PAIR, |cluster| {
         cluster.replicate(16 << 20)?;
@@ -157,7 +156,6 @@ fn damaged_on_both(cluster: &Cluster, a: &Node, b: &Node) -> Result {
 }
 
 #[test]
-#[ignore = "new: has not yet passed often enough in a row"]
 fn case_7_2_a_primary_comes_back_without_its_logs() -> Result {
     scenario(&PAIR, |cluster| {
         cluster.replicate(16 << 20)?;
@@ -247,7 +245,6 @@ fn for_a_moment_secondary(cluster: &Cluster, a: &Node, b: &Node) -> Result {
 }
 
 #[test]
-#[ignore = "new: has not yet passed often enough in a row"]
 fn case_7_1_log_txt_or_anything_fills_the_tree() -> Result {
     scenario(&PAIR, |cluster| {
         let (a, b) = (&cluster[0], &cluster[1]);
