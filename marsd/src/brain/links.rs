@@ -157,14 +157,23 @@ impl Brain {
     }
 
     /// Merges what was mirrored from a peer.
-    pub(super) fn apply_staged(&mut self, peer: &HostName, staged: &Tree, problems: Vec<Problem>) {
+    pub(super) fn apply_staged(
+        &mut self,
+        peer: &HostName,
+        staged: &Tree,
+        problems: Vec<Problem>,
+        now: Instant,
+    ) {
         let _about = tracing::error_span!("staged", %peer).entered();
         for Problem { path, cause } in problems {
             self.warn_once(&format!("{path} from {peer}"), &cause);
         }
+        let at = self.millis(now);
+        self.order_book.note_view(peer, staged, at);
         let news: Vec<(LinkPath, String, Stamp)> =
             mars_core::merge::merge(&self.tree, staged, &self.me, peer)
                 .into_iter()
+                .filter(|(p, l)| !self.order_book.is_retired(p, &l.value))
                 .map(|(p, l)| (p.clone(), l.value.clone(), l.stamp))
                 .collect();
         let orders = self.other_orders(staged);

@@ -25,6 +25,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use mars_core::plan::OrderBook;
 use mars_core::{HostName, Lamport, LinkPath, ResourceName, Switch, Tree};
 use mars_tree::TreeDir;
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
@@ -114,6 +115,7 @@ pub struct Brain {
     dirty: BTreeSet<ResourceName>,
     peers_dirty: bool,
     orders_dirty: bool,
+    order_book: OrderBook,
     warned: HashMap<String, String>,
     stopping: Option<Stopping>,
     /// Peers whose tree was not yet read since the start, and until when that is waited for.
@@ -125,6 +127,7 @@ pub struct Brain {
     alive_at: Option<Instant>,
     reloaded_at: Instant,
     ticks: u64,
+    started_at: Instant,
 }
 
 impl Brain {
@@ -164,6 +167,7 @@ impl Brain {
             dirty: BTreeSet::new(),
             peers_dirty: true,
             orders_dirty: true,
+            order_book: OrderBook::default(),
             warned: HashMap::new(),
             stopping: None,
             unheard: None,
@@ -173,6 +177,7 @@ impl Brain {
             alive_at: None,
             reloaded_at: now,
             ticks: 0,
+            started_at: now,
         };
         brain.reload(now);
         brain.check_params(now);
@@ -244,9 +249,9 @@ impl Brain {
             Event::Offers(peer, res, logs) => self.apply_offers(&peer, res, logs),
             Event::MoreOffers(peer, res, logs) => self.apply_more_offers(&peer, res, logs),
             Event::Staged(peer, tree, problems) => {
-                self.apply_staged(&peer, &tree, problems);
+                self.apply_staged(&peer, &tree, problems, now);
                 if let Some(known) = self.peers.get_mut(&peer) {
-                    known.is_heard = true;
+                    known.heard_since.get_or_insert(now);
                 }
                 if let Some((peers, _)) = &mut self.unheard {
                     peers.remove(&peer);
@@ -258,6 +263,12 @@ impl Brain {
             Event::Shim(res, generation, event) => self.apply_shim(res, generation, event, now),
             Event::Work(res, run, event) => self.apply_work(res, run, event, now),
         }
+    }
+
+    /// Milliseconds since the daemon's start, for the planners.
+    fn millis(&self, at: Instant) -> u64 {
+        let since = at.saturating_duration_since(self.started_at);
+        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
     }
 
     fn apply_tick(&mut self, now: Instant) {
@@ -294,7 +305,7 @@ impl Brain {
             self.update_peers();
         }
         if std::mem::take(&mut self.orders_dirty) {
-            self.run_orders();
+            self.run_orders(now);
         }
         for _ in 0..4 {
             // Steps that are done at once (a switch of logs) ask for another look.

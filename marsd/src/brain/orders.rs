@@ -1,8 +1,11 @@
 //! Deletion orders: carried out, given, and given again where two nodes took one number (`symlink-spec.md` section 7).
 
-use mars_core::plan::{DeleteStep, deleted_resources, highest_order, plan_delete};
-use mars_core::{LinkPath, Stamp, Tree};
+use std::collections::BTreeMap;
+
+use mars_core::plan::{DeleteStep, deleted_resources, highest_order, plan_delete, room_before};
+use mars_core::{HostName, LinkPath, Stamp, Tree};
 use mars_tree::wall_clock;
+use tokio::time::Instant;
 
 use super::Brain;
 
@@ -12,30 +15,16 @@ impl Brain {
         self.give_orders_behind(targets, 0);
     }
 
-    /// Numbers of orders that a peer has and this node has not, or not so.
-    pub(super) fn other_orders(&self, staged: &Tree) -> Vec<LinkPath> {
-        let is_other = |path: &LinkPath, value: &str| {
-            matches!(path, LinkPath::DeleteOrder(_)) && self.tree.get(path) != Some(value)
-        };
-        let links = staged.links.iter();
-        links
-            .filter(|(path, link)| is_other(path, &link.value))
-            .map(|(path, _)| path.clone())
-            .collect()
-    }
-
-    /// Gives orders again whose number another node has used too. Nodes that notice the same leave different room before
-    /// theirs, so that they do not meet again.
+    /// Gives orders again whose number another node has used too.
     pub(super) fn give_orders_again(&mut self, lost: Vec<(String, Stamp)>) {
         if lost.is_empty() {
             return;
         }
+        let count = lost.len();
         tracing::info!(
-            "{} deletion orders bear numbers that another node has used too: they are given again",
-            lost.len()
+            "{count} deletion orders bear numbers that another node has used too: they are given again"
         );
-        let rank = self.tree.hosts().filter(|host| **host < self.me).count();
-        let room = u64::try_from(rank * lost.len()).unwrap_or(0);
+        let room = room_before(&self.tree, &self.me, count);
         let targets: Vec<_> = lost
             .into_iter()
             .map(|(t, stamp)| (t, Some(stamp)))
@@ -53,9 +42,8 @@ impl Brain {
         };
         let there = lock.dir().load_orders().tree;
         self.clock.observe(there.max_stamp());
-        let mut number = highest_order(&there).max(highest_order(&self.tree)) + room;
-        for (target, stamp) in targets {
-            number += 1;
+        let highest = highest_order(&there).max(highest_order(&self.tree));
+        for (number, (target, stamp)) in (highest + room + 1..).zip(targets) {
             let path = LinkPath::DeleteOrder(number);
             let stamp = stamp.unwrap_or_else(|| self.clock.tick(wall_clock()));
             match lock.dir().write_link(&path, target, stamp) {
@@ -66,9 +54,30 @@ impl Brain {
         self.orders_dirty = true;
     }
 
+    /// Numbers of orders that a peer has and this node has not, or not so.
+    pub(super) fn other_orders(&self, staged: &Tree) -> Vec<LinkPath> {
+        let is_other = |path: &LinkPath, value: &str| {
+            matches!(path, LinkPath::DeleteOrder(_)) && self.tree.get(path) != Some(value)
+        };
+        let links = staged.links.iter();
+        links
+            .filter(|(path, link)| is_other(path, &link.value))
+            .map(|(path, _)| path.clone())
+            .collect()
+    }
+
     /// Does what the orders want of this node.
-    pub(super) fn run_orders(&mut self) {
-        for step in plan_delete(&self.tree, &self.me) {
+    pub(super) fn run_orders(&mut self, now: Instant) {
+        let heard: BTreeMap<HostName, u64> = self
+            .peers
+            .iter()
+            .filter_map(|(host, peer)| Some((host.clone(), self.millis(peer.heard_since?))))
+            .collect();
+        let heard_since = |host: &HostName| heard.get(host).copied();
+        let at = self.millis(now);
+        let book = &mut self.order_book;
+        let settled = book.settled(&self.tree, &self.me, heard_since, at);
+        for step in plan_delete(&self.tree, &self.me, &settled) {
             match step {
                 DeleteStep::Log(res, log) => {
                     tracing::info!(resource = %res, "{log} is deleted by order");
@@ -83,6 +92,15 @@ impl Brain {
                         self.warn_once(&path.to_string(), &e.to_string());
                     }
                     self.tree.links.remove(&path);
+                }
+                DeleteStep::Retire(number) => {
+                    let path = LinkPath::DeleteOrder(number);
+                    if let Err(e) = self.dir.remove(&path) {
+                        self.warn_once(&path.to_string(), &e.to_string());
+                    }
+                    if let Some(order) = self.tree.links.remove(&path) {
+                        self.order_book.retire(number, &order.value);
+                    }
                 }
                 DeleteStep::Acknowledge(number) => {
                     self.set_link(LinkPath::Deleted(self.me.clone()), &format!("{number:09}"));

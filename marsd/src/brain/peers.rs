@@ -30,8 +30,8 @@ const PATHS_MAX: usize = 500;
 pub(super) struct Peer {
     task: JoinHandle<()>,
     pub(super) conn: Option<PeerConn>,
-    /// Its tree was mirrored since it is connected.
-    pub(super) is_heard: bool,
+    /// When its tree was first mirrored since it is connected.
+    pub(super) heard_since: Option<Instant>,
     pub(super) offers: BTreeMap<ResourceName, Vec<LogOffer>>,
     last_error: String,
 }
@@ -80,7 +80,7 @@ impl Brain {
                 let peer = Peer {
                     task,
                     conn: None,
-                    is_heard: false,
+                    heard_since: None,
                     offers: BTreeMap::new(),
                     last_error: String::new(),
                 };
@@ -95,7 +95,7 @@ impl Brain {
         };
         tracing::info!(peer = %host, "connected");
         peer.conn = Some(conn);
-        peer.is_heard = false;
+        peer.heard_since = None;
         peer.last_error.clear();
         self.dirty.extend(self.resources.keys().cloned());
     }
@@ -105,6 +105,7 @@ impl Brain {
             return;
         };
         peer.conn = None;
+        peer.heard_since = None;
         peer.offers.clear();
         if peer.last_error != why {
             tracing::warn!(peer = %host, "{why}");

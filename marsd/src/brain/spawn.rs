@@ -247,7 +247,7 @@ impl Brain {
         let SyncFrom { peer, start, gap } = from;
         // Where a sync begins depends on what the source says of itself now.
         let known = self.peers.get(&peer);
-        let known = known.filter(|p| p.is_heard || start > 0 || gap.is_some());
+        let known = known.filter(|p| p.heard_since.is_some() || start > 0 || gap.is_some());
         let Some(conn) = known.and_then(|p| p.conn.clone()) else {
             return;
         };

@@ -1,5 +1,6 @@
 //! Deletion orders: what this node unlinks and acknowledges (`symlink-spec.md` section 7).
 
+use alloc::collections::BTreeSet;
 use alloc::string::String;
 use alloc::vec::Vec;
 
@@ -19,6 +20,8 @@ pub enum DeleteStep {
     Log(ResourceName, LogName),
     /// Unlink a link.
     Link(LinkPath),
+    /// Unlink an order that all have carried out.
+    Retire(u64),
     /// Write `deleted-me`.
     Acknowledge(u64),
     /// Nothing is done and nothing acknowledged: why.
@@ -63,6 +66,13 @@ pub fn colliding_orders(live: &Tree, staged: &Tree) -> Vec<(String, Stamp)> {
     lost
 }
 
+/// Numbers that are left free before `count` such orders are given again: nodes that notice the same leave different room, so
+/// that they do not meet again.
+pub fn room_before(tree: &Tree, me: &HostName, count: usize) -> u64 {
+    let rank = tree.hosts().filter(|host| *host < me).count();
+    u64::try_from(rank * count).unwrap_or(0)
+}
+
 enum Target {
     Log(ResourceName, LogName),
     Link(LinkPath),
@@ -78,11 +88,11 @@ fn parse_target(value: &str) -> Option<Target> {
     Some(Target::Log(res, LogName::parse(name).ok()?))
 }
 
-/// The steps of node `me` for all orders in the tree.
+/// The steps of node `me` for all orders in the tree; `settled` are those that all nodes had ([`super::OrderBook`]).
 ///
 /// A log that this node has not yet replayed is not deleted, whatever the order says; and a link that is newer than
 /// the order is not: it was made again after it.
-pub fn plan_delete(tree: &Tree, me: &HostName) -> Vec<DeleteStep> {
+pub fn plan_delete(tree: &Tree, me: &HostName, settled: &BTreeSet<u64>) -> Vec<DeleteStep> {
     let orders: Vec<(u64, &Link)> = tree
         .links
         .range(LinkPath::DeleteOrder(0)..=LinkPath::DeleteOrder(u64::MAX))
@@ -105,7 +115,8 @@ pub fn plan_delete(tree: &Tree, me: &HostName) -> Vec<DeleteStep> {
     let mut done = mine;
     let mut blocked = false;
     for (number, order) in orders {
-        match step_of(tree, me, number, order, border) {
+        let may_go = number < border && settled.contains(&number);
+        match step_of(tree, me, number, order, may_go) {
             Some(refused @ DeleteStep::Refused(..)) => {
                 blocked = true;
                 steps.push(refused);
@@ -145,13 +156,13 @@ fn step_of(
     me: &HostName,
     number: u64,
     order: &Link,
-    border: u64,
+    may_go: bool,
 ) -> Option<DeleteStep> {
-    let retire = || (number < border).then_some(DeleteStep::Link(LinkPath::DeleteOrder(number)));
+    let retire = || may_go.then_some(DeleteStep::Retire(number));
     match parse_target(&order.value) {
         Some(Target::Log(res, log)) => {
             let view = tree.resource(&res);
-            if view.log_size(&log).is_none() {
+            if view.log_size(&log).is_none() || is_deleted_since(tree, &res, order.stamp) {
                 return retire();
             }
             let needed = view.replay(me).is_some_and(|pos| log.seq >= pos.log.seq);
@@ -172,6 +183,17 @@ fn step_of(
             alloc::format!("'{}' is nothing that may be deleted", order.value),
         )),
     }
+}
+
+/// Was the deletion of a resource ordered at `stamp` or later? Then logs of that name are those of a new one.
+fn is_deleted_since(tree: &Tree, res: &ResourceName, stamp: Stamp) -> bool {
+    let size = LinkPath::res(res, ResourceLink::Size);
+    tree.links
+        .range(LinkPath::DeleteOrder(0)..=LinkPath::DeleteOrder(u64::MAX))
+        .filter(|(_, order)| order.stamp >= stamp)
+        .any(|(_, order)| {
+            matches!(parse_target(&order.value), Some(Target::Link(link)) if link == size)
+        })
 }
 
 #[cfg(test)]
@@ -204,10 +226,14 @@ mod tests {
         (tree, me)
     }
 
+    fn all() -> BTreeSet<u64> {
+        (0..10).collect()
+    }
+
     #[test]
     fn a_replayed_log_goes_and_the_order_is_acknowledged() {
         let (tree, me) = tree(2);
-        let steps = plan_delete(&tree, &me);
+        let steps = plan_delete(&tree, &me, &all());
         assert!(
             matches!(
                 &steps[..],
@@ -220,7 +246,7 @@ mod tests {
     #[test]
     fn a_needed_log_stays_and_nothing_is_acknowledged() {
         let (tree, me) = tree(1);
-        let steps = plan_delete(&tree, &me);
+        let steps = plan_delete(&tree, &me, &all());
         assert!(
             matches!(&steps[..], [DeleteStep::Refused(2, _)]),
             "{steps:?}"
@@ -237,17 +263,15 @@ mod tests {
             Stamp::default(),
         )
         .unwrap();
-        assert_eq!(
-            plan_delete(&tree, &me),
-            [DeleteStep::Link(LinkPath::DeleteOrder(2))]
-        );
+        assert_eq!(plan_delete(&tree, &me, &all()), [DeleteStep::Retire(2)]);
+        assert_eq!(plan_delete(&tree, &me, &BTreeSet::new()), []);
         tree.put(
             LinkPath::parse("ips/ip-B").unwrap(),
             "10.0.0.2",
             Stamp::default(),
         )
         .unwrap();
-        assert_eq!(plan_delete(&tree, &me), []);
+        assert_eq!(plan_delete(&tree, &me, &all()), []);
     }
 
     #[test]
@@ -259,7 +283,7 @@ mod tests {
             .unwrap();
         for (secs, goes) in [(4, true), (5, true), (6, false)] {
             tree.put(link.clone(), "A", Stamp::new(secs, 0)).unwrap();
-            let steps = plan_delete(&tree, &me);
+            let steps = plan_delete(&tree, &me, &all());
             let step = DeleteStep::Link(link.clone());
             assert_eq!(steps.contains(&step), goes, "{secs}: {steps:?}");
         }
@@ -280,7 +304,7 @@ mod tests {
         tree.put(again, "4096", Stamp::new(6, 0)).unwrap();
         assert_eq!(deleted_resources(&tree), [], "made again");
         assert!(
-            !plan_delete(&tree, &me)
+            !plan_delete(&tree, &me, &all())
                 .iter()
                 .any(|s| matches!(s, DeleteStep::Link(LinkPath::Resource(..))))
         );
@@ -314,6 +338,24 @@ mod tests {
         let same = orders(&[(4, "connect-A", 11)]);
         assert_eq!(colliding_orders(&orders(&[ours]), &same), []);
         assert_eq!(highest_order(&orders(&[ours, (6, "connect-D", 1)])), 6);
+    }
+
+    #[test]
+    fn the_logs_of_a_new_resource_are_none_of_an_old_order() {
+        let (mut tree, me) = tree(2);
+        let goes = |tree: &Tree| {
+            let steps = plan_delete(tree, &me, &all());
+            steps.iter().any(|s| matches!(s, DeleteStep::Log(..)))
+        };
+        let order = LinkPath::DeleteOrder(2);
+        tree.links.get_mut(&order).unwrap().stamp = Stamp::new(5, 0);
+        assert!(goes(&tree));
+        for (secs, kept) in [(4, false), (6, true)] {
+            let gone = LinkPath::DeleteOrder(3);
+            tree.put(gone, "/mars/resource-r/size", Stamp::new(secs, 0))
+                .unwrap();
+            assert_eq!(goes(&tree), !kept, "{secs}");
+        }
     }
 
     #[test]

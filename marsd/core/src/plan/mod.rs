@@ -11,6 +11,9 @@ mod gap;
 mod gap_tests;
 mod log;
 mod publish;
+mod retire;
+#[cfg(test)]
+mod retire_tests;
 mod shim;
 mod space;
 mod sync;
@@ -34,10 +37,12 @@ use crate::resource::ResourceView;
 
 pub use delete::{
     DeleteStep, ORDER_ROOT, colliding_orders, deleted_resources, highest_order, plan_delete,
+    room_before,
 };
 pub use gap::{Gap, gap_ahead, own_next, way_back_decided};
 pub use log::chain_version;
 pub use publish::{Published, position_links, publish};
+pub use retire::OrderBook;
 pub use shim::shim_position;
 pub use space::{SpaceLimits, SpaceStep, plan_space};
 pub use sync::{is_consistent, sync_needed};
