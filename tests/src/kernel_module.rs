@@ -1,4 +1,4 @@
-//! What a cluster leaves in the kernel module when its nodes are gone.
+//! What clusters have in the kernel module, and what they leave there when their nodes are gone.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -39,6 +39,19 @@ pub fn let_go(disks: &[PathBuf]) -> Result {
         }
     }
     Ok(())
+}
+
+/// The numbers of all resources that it serves; none where it is not loaded.
+///
+/// # Errors
+/// The module cannot be asked.
+pub fn served() -> Result<Vec<u64>> {
+    if !Path::new(abi::CONTROL_DEVICE).exists() {
+        return Ok(Vec::new());
+    }
+    let all = Control::open().and_then(|control| control.all());
+    let all = all.context("ask the kernel module")?;
+    Ok(all.iter().map(|status| status.id).collect())
 }
 
 fn forget(control: &Control, id: u64) -> Result {
