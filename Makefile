@@ -92,8 +92,7 @@ kmod: vm-deps ## Build the kernel module for the pinned kernel
 
 vm-test: build vm-deps ## Test the kernel module in a virtual machine (CUTS=100 cuts its power that often)
 	$(CARGO) test --package mars-tests --tests --no-run
-	# Skipped until marsd drives the module: clusters with --shim kmod.
-	$(CARGO) test --package mars-tests --test vm -- --ignored --skip with_the_kernel_module --test-threads=1 --nocapture
+	$(CARGO) test --package mars-tests --test vm -- --ignored --test-threads=1 --nocapture
 
 vm-bench: build vm-deps ## Compare disk, kernel module and DRBD in a virtual machine (SECS=10 per job)
 	$(call install,drbd-utils)

@@ -174,7 +174,14 @@ pub fn poll(deadline: Duration, mut condition: impl FnMut() -> bool) -> Result {
     }
 }
 
-/// Time that passes while this process runs: a pause of the whole machine hardly counts.
+/// How often the usual time things may take here: `MARS_TESTS_PATIENCE`, 1 unless said otherwise. For slow machines.
+pub fn patience() -> u32 {
+    let told = std::env::var("MARS_TESTS_PATIENCE").unwrap_or_default();
+    told.parse().unwrap_or(1).max(1)
+}
+
+/// Time that passes while this process runs: a pause of the whole machine hardly counts, and where [`patience`] is
+/// asked for it passes more slowly.
 #[derive(Debug, Default)]
 pub struct RunningTime {
     last: Option<Instant>,
@@ -189,7 +196,7 @@ impl RunningTime {
     pub fn passed(&mut self) -> Duration {
         let now = Instant::now();
         let last = self.last.replace(now).unwrap_or(now);
-        self.passed += now.duration_since(last).min(Self::STEP);
+        self.passed += now.duration_since(last).min(Self::STEP) / patience();
         self.passed
     }
 }

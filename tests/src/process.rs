@@ -3,11 +3,12 @@
 use std::fs;
 use std::path::Path;
 use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use crate::cluster::RunningTime;
 use crate::error::{Context, Result, fail};
 
 /// A process that cannot be mistaken for a later one with the same number.
@@ -54,11 +55,11 @@ impl Process {
     /// # Errors
     /// It still lives after `deadline`.
     pub fn kill(&self, deadline: Duration) -> Result {
-        let end = Instant::now() + deadline;
+        let mut clock = RunningTime::default();
         while self.lives() {
             // A process that is gone already is what is wanted.
             let _ = kill(Pid::from_raw(self.pid), Signal::SIGKILL);
-            if Instant::now() >= end {
+            if clock.passed() >= deadline {
                 return Err(fail(format!(
                     "process {} survives SIGKILL (state {})",
                     self.pid,

@@ -1,6 +1,6 @@
 //! Steps that most scenarios begin with: a resource on the first node, joined by others, and its handover.
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, patience};
 use crate::error::Result;
 use crate::node::{Node, Task};
 
@@ -94,7 +94,8 @@ impl Cluster {
     /// A command is refused or the device does not move.
     pub fn hand_over(&self, from: &Node, to: &Node) -> Result {
         from.run(&format!("marsadm secondary {RESOURCE}"))?;
-        to.run(&format!("marsadm primary {RESOURCE}"))?;
+        let secs = 60 * patience();
+        to.run(&format!("marsadm --timeout {secs} primary {RESOURCE}"))?;
         self.wait_device(to)?;
         self.wait("the old primary has let go of the device", 30, || {
             !from.serves(RESOURCE)

@@ -8,12 +8,13 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread::{sleep, spawn};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::fcntl::FlockArg;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::stat::major;
 
+use crate::cluster::RunningTime;
 use crate::command::{DEADLINE, host, run};
 use crate::error::{Context, Result, fail};
 use crate::kernel_module::let_go;
@@ -206,10 +207,10 @@ impl LoopDevice {
 
     /// Frees the device and waits until the kernel has let go of it.
     fn detach(&self) -> Result {
-        let end = Instant::now() + KILL_DEADLINE;
+        let mut clock = RunningTime::default();
         while sequence(&self.device).as_ref() == Some(&self.sequence) {
             let answer = host(&["losetup", "--detach", &self.device.to_string_lossy()]);
-            if Instant::now() >= end {
+            if clock.passed() >= KILL_DEADLINE {
                 let cause = answer.err().map(|e| e.to_string()).unwrap_or_default();
                 let text = format!("{} stays in use {cause}", self.device.display());
                 return Err(fail(text));

@@ -12,7 +12,8 @@ fn three_handovers_to_and_fro() -> Result {
         from.run(&format!("mkfs.ext4 -q {DEVICE}"))?;
         for round in 1..=3 {
             from.run(&format!(
-                "mount {DEVICE} /mnt && rsync -a --max-size=200k /usr/share/doc/ /mnt/round{round}/ && rm -rf /mnt/round{}",
+                "mount {DEVICE} /mnt && cd /usr/share/doc && find -type f -size -200k | sort | sed -n {round}~9p | head -n 400 | \
+                 rsync -a --files-from=- . /mnt/round{round}/ && cd / && rm -rf /mnt/round{}",
                 round - 2
             ))?;
             let expected = digests(from, "/mnt")?;

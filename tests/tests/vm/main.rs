@@ -52,15 +52,14 @@ fn plain_script(body: &str) -> Result<String> {
     ))
 }
 
-/// The newest executable of the scenarios in `tests/NAME.rs`.
-fn scenario_program(name: &str) -> Result<std::path::PathBuf> {
+/// The newest executable of the scenarios.
+fn scenario_program() -> Result<std::path::PathBuf> {
     let dir = built_dir()?.join("deps");
-    let prefix = format!("{name}-");
     let is_program = |path: &Path| {
         path.extension().is_none()
             && path
                 .file_name()
-                .is_some_and(|n| n.to_string_lossy().starts_with(&prefix))
+                .is_some_and(|n| n.to_string_lossy().starts_with("scenarios-"))
     };
     let entries = std::fs::read_dir(&dir).context(format!("read {}", dir.display()))?;
     entries
@@ -69,7 +68,7 @@ fn scenario_program(name: &str) -> Result<std::path::PathBuf> {
         .filter(|path| is_program(path))
         .max_by_key(|path| path.metadata().and_then(|m| m.modified()).ok())
         .context(format!(
-            "{} holds no {name}: build the tests first",
+            "{} holds no scenarios: build the tests first",
             dir.display()
         ))
 }
