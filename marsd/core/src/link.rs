@@ -153,7 +153,40 @@ pub enum ResourceLink {
     Default(Option<HostName>, Param),
 }
 
+impl LinkPath {
+    /// Whether this link of `me` tells how far something has come, and nothing else: it changes several times a second, and
+    /// who sees it late is late and not wrong.
+    pub fn is_progress_of(&self, me: &HostName) -> bool {
+        match self {
+            Self::Alive(host) | Self::RestSpace(host) => host == me,
+            Self::Resource(_, link) => link.is_progress_of(me),
+            _ => false,
+        }
+    }
+}
+
 impl ResourceLink {
+    fn is_progress_of(&self, me: &HostName) -> bool {
+        match self {
+            Self::SyncStatus(host)
+            | Self::VerifyStatus(host)
+            | Self::Replay(host)
+            | Self::Version(_, host) => host == me,
+            Self::Actual(host, key) => {
+                host == me
+                    && matches!(
+                        key,
+                        ActualKey::LogfileUpdate
+                            | ActualKey::ReplayRate
+                            | ActualKey::FileRate
+                            | ActualKey::SyncRate
+                            | ActualKey::Timestamp
+                    )
+            }
+            _ => false,
+        }
+    }
+
     fn parse(rest: &str) -> Option<Self> {
         if let Some((dir, name)) = rest.split_once('/') {
             if dir.starts_with("defaults") {

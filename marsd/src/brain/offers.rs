@@ -5,12 +5,12 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use mars_core::plan::LogOffer;
-use mars_core::{HostName, ResourceName};
+use mars_core::{HostName, LinkPath, ResourceName};
 use tokio::sync::mpsc::Sender;
 
 use super::Brain;
 use super::res::{Res, Shim};
-use crate::net::Announce;
+use crate::net::{Announce, AnnouncedLink};
 use crate::work::LogState;
 
 /// Time between two offers of one resource; who fetches follows the log without them.
@@ -146,13 +146,31 @@ impl Brain {
         self.subscribers.push((peer, tx));
     }
 
-    /// Announces the paths that changed.
+    /// Announces what changed: by name, or with the values if it is nothing but progress.
     pub(super) fn send_announcements(&mut self) {
-        if self.announce.is_empty() {
+        let paths = std::mem::take(&mut self.announce);
+        if paths.is_empty() {
             return;
         }
-        let paths = std::mem::take(&mut self.announce).into_iter().collect();
-        self.tell(&Announce::Changed { paths });
+        let progress: Option<Vec<_>> = paths.iter().map(|path| self.progress(path)).collect();
+        // Who stops waits until the peers have mirrored the last links.
+        match progress.filter(|_| self.stopping.is_none()) {
+            Some(links) => self.tell(&Announce::Progress { links }),
+            None => {
+                let paths = paths.into_iter().collect();
+                self.tell(&Announce::Changed { paths });
+            }
+        }
+    }
+
+    fn progress(&self, path: &str) -> Option<AnnouncedLink> {
+        let parsed = LinkPath::parse(path)?;
+        let link = self.tree.links.get(&parsed)?;
+        parsed.is_progress_of(&self.me).then(|| AnnouncedLink {
+            path: path.into(),
+            value: link.value.clone(),
+            stamp: link.stamp,
+        })
     }
 
     /// Who does not keep up is dropped; it connects again and mirrors the whole tree.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use mars_core::plan::LogOffer;
-use mars_core::{HostName, LinkPath, ResourceName};
+use mars_core::{HostName, LinkPath, ResourceName, Tree};
 use tokio::sync::mpsc::{self, Receiver, UnboundedSender};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout_at};
@@ -13,7 +13,8 @@ use tracing::Instrument;
 
 use super::{Brain, Event};
 use crate::net::{
-    Announce, Mirror, NetContext, PeerConn, PeerEntry, dial, load_staged, mirror, watch_client,
+    Announce, AnnouncedLink, Mirror, NetContext, PeerConn, PeerEntry, dial, load_staged, mirror,
+    watch_client,
 };
 
 /// Time between two mirrors of the whole tree of a peer.
@@ -221,13 +222,16 @@ impl PeerTask {
         }
     }
 
-    /// Takes all announcements that are there; the changed paths, if any.
+    /// Takes all announcements that are there; the changed paths, if any. Progress is told at once, unless it came after
+    /// changes: then it is mirrored with them.
     fn collect(&self, first: Announce, announced: &mut Receiver<Announce>) -> Option<Vec<String>> {
         let mut changed: Vec<String> = Vec::new();
         let mut next = Some(first);
         while let Some(announce) = next {
             match announce {
                 Announce::Changed { paths } => changed.extend(paths),
+                Announce::Progress { links } if changed.is_empty() => self.tell_progress(links),
+                Announce::Progress { links } => changed.extend(links.into_iter().map(|l| l.path)),
                 Announce::Logs { resource, logs } => {
                     let _ = self
                         .events
@@ -247,6 +251,20 @@ impl PeerTask {
         changed.sort();
         changed.dedup();
         (!changed.is_empty()).then_some(changed)
+    }
+
+    fn tell_progress(&self, links: Vec<AnnouncedLink>) {
+        let (mut tree, mut problems) = (Tree::default(), Vec::new());
+        for AnnouncedLink { path, value, stamp } in links {
+            // As with mirrored links: what the grammar does not know is of no use, and no progress of the peer is none of it.
+            let Some(link) = LinkPath::parse(&path).filter(|l| l.is_progress_of(&self.peer)) else {
+                continue;
+            };
+            problems.extend(tree.put(link, &value, stamp).err());
+        }
+        let event = Event::Staged(self.peer.clone(), tree, problems);
+        // Without a brain there is nobody to tell.
+        drop(self.events.send(event));
     }
 
     async fn mirror_once(&self, conn: &PeerConn, what: &Mirror) -> Result<(), String> {

@@ -30,7 +30,7 @@ pub use identity::{Identity, PublicKey};
 pub use mirror::{Mirror, mirror};
 pub use mirror_source::MirrorSource;
 pub use mux::Stream;
-pub use request::{Announce, StreamRequest};
+pub use request::{Announce, AnnouncedLink, StreamRequest};
 pub use server::{Incoming, Listener, ServeFuture, Service, listen};
 pub use socket::any_address;
 pub use staged::load_staged;

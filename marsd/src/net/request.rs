@@ -1,7 +1,7 @@
 //! The messages that open a stream and those on the watch stream, as JSON. Unknown fields are ignored.
 
 use mars_core::plan::LogOffer;
-use mars_core::{LogName, ResourceName};
+use mars_core::{LogName, ResourceName, Stamp};
 use serde::{Deserialize, Serialize};
 
 /// What a stream is for.
@@ -77,6 +77,17 @@ pub(super) struct Reply {
     pub(super) refused: Option<String>,
 }
 
+/// A link as it stands in the tree of its node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AnnouncedLink {
+    /// Path relative to the root.
+    pub path: String,
+    /// Target of the symlink.
+    pub value: String,
+    /// Its mtime.
+    pub stamp: Stamp,
+}
+
 /// A message on the watch stream.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "announce", rename_all = "kebab-case")]
@@ -85,6 +96,11 @@ pub enum Announce {
     Changed {
         /// Links or directories.
         paths: Vec<String>,
+    },
+    /// Links that tell how far the announcing node has come, as they are: there is nothing to mirror.
+    Progress {
+        /// The links.
+        links: Vec<AnnouncedLink>,
     },
     /// Logfiles of a resource that exist or have grown.
     Logs {

@@ -12,10 +12,12 @@ use super::client::PeerConn;
 use super::error::NetError;
 use super::frame::{FrameError, read_json, write_json};
 use super::mux::Stream;
-use super::request::{Announce, StreamRequest, is_tree_path};
+use super::request::{Announce, AnnouncedLink, StreamRequest, is_tree_path};
 
-/// Paths in one message: well below [`super::frame::JSON_MAX`], as are [`LOGS_MAX`].
+/// Paths in one message: well below [`super::frame::JSON_MAX`], as are [`LOGS_MAX`] and [`LINKS_MAX`].
 const PATHS_MAX: usize = 1024;
+/// Links in one message.
+const LINKS_MAX: usize = 256;
 /// Logs of a resource in one message.
 const LOGS_MAX: usize = 6000;
 
@@ -132,6 +134,7 @@ fn sensible(message: Announce) -> Option<Announce> {
             }
             (!paths.is_empty()).then_some(Announce::Changed { paths })
         }
+        links @ Announce::Progress { .. } => Some(links),
         logs @ (Announce::Logs { .. } | Announce::MoreLogs { .. }) => Some(logs),
     }
 }
@@ -173,6 +176,12 @@ fn split(message: Announce) -> Vec<Announce> {
                 paths: paths.to_vec(),
             };
             paths.chunks(PATHS_MAX).map(part).collect()
+        }
+        Announce::Progress { links } if links.len() > LINKS_MAX => {
+            let part = |links: &[AnnouncedLink]| Announce::Progress {
+                links: links.to_vec(),
+            };
+            links.chunks(LINKS_MAX).map(part).collect()
         }
         Announce::Logs { resource, logs } if logs.len() > LOGS_MAX => {
             let part = |(n, logs): (usize, &[LogOffer])| {
@@ -237,9 +246,16 @@ mod tests {
         let logs = (1..=10_000).map(log).collect();
         let paths = vec!["p".repeat(512); 3000];
         let mut count = 0;
+        let link = AnnouncedLink {
+            path: "p".repeat(512),
+            value: "v".repeat(mars_core::link::VALUE_MAX),
+            stamp: mars_core::Stamp::new(i64::MAX, 999_999_999),
+        };
+        let links = vec![link; 3000];
         for message in [
             Announce::Logs { resource, logs },
             Announce::Changed { paths },
+            Announce::Progress { links },
         ] {
             for part in split(message) {
                 write_json(&mut tokio::io::sink(), &part).await.unwrap();
