@@ -22,6 +22,8 @@ use super::{Cancel, as_u64, blocking};
 
 /// While data keeps coming the log is flushed at least this often.
 const FLUSH_EVERY: Duration = Duration::from_millis(50);
+/// When nothing more has arrived it is flushed at once, unless it was so recently: a flush holds up the whole disk.
+const FLUSH_PAUSE: Duration = Duration::from_millis(20);
 
 /// What to fetch.
 #[derive(Debug, Clone)]
@@ -212,7 +214,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Fetcher<'_, S> {
             () = self.job.cancel.cancelled() => Ok(Event::Cancelled),
             frame = self.input.next_within(self.job.silence) => frame.map(Event::Frame),
             // Nothing more has arrived yet: the time to flush.
-            () = std::future::ready(()), if dirty => Ok(Event::Idle),
+            () = tokio::time::sleep_until(self.flushed_at + FLUSH_PAUSE), if dirty => Ok(Event::Idle),
         };
         event.map_err(|cause| self.stream(cause))
     }

@@ -27,6 +27,10 @@ pub const KIND_END: u8 = 2;
 pub const KIND_ALIVE: u8 = 3;
 /// Log bytes in one frame.
 pub const DATA_MAX: usize = 256 * 1024;
+/// Less than this waits a little for more: each frame costs both nodes the same, however small it is ...
+const GATHER_BELOW: u64 = 64 * 1024;
+/// ... until so long after the last one.
+const GATHER: Duration = Duration::from_millis(10);
 /// An idle server shows that it lives this often.
 pub const ALIVE_EVERY: Duration = Duration::from_secs(5);
 
@@ -116,6 +120,7 @@ pub(crate) async fn serve_with<S: AsyncRead + AsyncWrite + Unpin + Send>(
         state,
         io,
         at: from,
+        sent_at: None,
         alive_every,
     };
     let result = server.run().await;
@@ -137,6 +142,7 @@ struct Server<S> {
     io: RateLimits,
     /// Next byte to send.
     at: u64,
+    sent_at: Option<Instant>,
     alive_every: Duration,
 }
 
@@ -147,6 +153,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Server<S> {
         let file = Arc::new(opened.map_err(|e| self.file_error(e))?);
         loop {
             let now = *self.state.borrow_and_update();
+            if let Some(due) = self.gathering(now) {
+                tokio::time::sleep_until(due).await;
+                continue;
+            }
             let sent = if self.at < now.durable {
                 self.send_data(&file, now.durable).await?
             } else if now.complete && self.at > now.durable {
@@ -166,6 +176,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Server<S> {
         }
     }
 
+    /// Until when more is waited for.
+    fn gathering(&self, now: LogState) -> Option<Instant> {
+        let is_little = self.at < now.durable && now.durable - self.at < GATHER_BELOW;
+        let due = self.sent_at? + GATHER;
+        (is_little && !now.complete && Instant::now() < due).then_some(due)
+    }
+
     async fn send_data(
         &mut self,
         file: &Arc<File>,
@@ -180,6 +197,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Server<S> {
         let data = read.await.map_err(|e| self.file_error(e))?;
         let sent = write_frame(&mut self.output, KIND_DATA, &[&at.to_le_bytes(), &data]).await;
         self.at += as_u64(data.len());
+        self.sent_at = Some(Instant::now());
         match sent {
             Ok(()) => Ok(Some(self.pause(as_u64(data.len())).await)),
             failed => Ok(Some(failed)),

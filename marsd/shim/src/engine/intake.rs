@@ -234,6 +234,7 @@ impl Engine {
 
     fn take_flush(&mut self, unique: u64) {
         self.counters.flushes += 1;
+        self.log.flush_habit.note_flush();
         if matches!(self.mode, Mode::PassThrough) {
             return self.flush_pass(unique);
         }

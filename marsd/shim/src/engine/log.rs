@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use mars_core::{Lamport, LogName, Stamp};
 use nix::errno::Errno;
 
+use super::sync::FlushHabit;
 use super::worker::Job;
 use super::write::Content;
 use super::{Engine, Mode, Op, Reply};
@@ -64,6 +65,8 @@ struct Batch {
     end: u64,
     /// Stamp of its last record.
     stamp: Stamp,
+    /// It is on stable storage when it is written, as is everything before it.
+    durable: bool,
     tries: u32,
 }
 
@@ -91,6 +94,7 @@ pub(super) struct LogState {
     pub(super) broken: bool,
     /// fdatasync in flight, for everything before this position.
     pub(super) syncing: Option<u64>,
+    pub(super) flush_habit: FlushHabit,
     /// Since when something waits to become durable.
     pub(super) undurable_since: Option<Instant>,
     /// Its two buffers are filled and written in turn.
@@ -120,6 +124,7 @@ impl LogState {
             clock: Lamport::default(),
             broken: false,
             syncing: None,
+            flush_habit: FlushHabit::default(),
             undurable_since: None,
             area,
             zero: Memory::new(4 << 20)?,
@@ -280,16 +285,20 @@ impl Engine {
             buffer: log.forming,
             end: newest.span.base + log.stage.end(),
             stamp: log.last_stamp,
+            durable: log.flush_habit.next_write(log.stage.write_len())
+                && log.syncing.is_none()
+                && log.marks.durable == log.marks.logged,
             tries: 0,
         };
         log.average_batch = (log.average_batch * 7 + log.stage.write_len()) / 8;
         log.stage = following;
         log.forming = 1 - log.forming;
         log.last_append = Some(self.now);
-        log.batch = Some(batch);
+        let is_awaited = batch.durable;
+        self.log.batch = Some(batch);
         self.write_batch(&file);
         // Answers and further requests come after the I/O has begun.
-        if self.acks.len() > 4 || self.log.large_batch() {
+        if is_awaited || self.acks.len() > 4 || self.log.large_batch() {
             self.ring.submit();
         }
     }
@@ -298,8 +307,12 @@ impl Engine {
         let Some(batch) = &self.log.batch else { return };
         let from = self.log.area.address(batch.buffer);
         let len = u32::try_from(batch.stage.write_len()).unwrap_or(0);
-        self.ring
-            .write(Op::LogWrite, file, from, len, batch.stage.file_offset);
+        let (at, op) = (batch.stage.file_offset, Op::LogWrite);
+        if batch.durable {
+            self.ring.write_durable(op, file, from, len, at);
+        } else {
+            self.ring.write(op, file, from, len, at);
+        }
     }
 
     pub(super) fn log_written(&mut self, result: i32) {
@@ -312,7 +325,11 @@ impl Engine {
             }
             self.log.marks.logged = batch.end;
             self.log.logged_stamp = batch.stamp;
+            let durable = batch.durable.then_some(batch.end);
             self.log.batch = None;
+            if let Some(end) = durable {
+                self.log_durable(end);
+            }
             return;
         }
         let transient = matches!(-result, libc::EAGAIN | libc::EINTR) || result >= 0;

@@ -154,6 +154,21 @@ impl Ring {
         self.push_io(op, entry.build());
     }
 
+    /// The same; what was written is on stable storage when it completes.
+    pub(super) fn write_durable(
+        &mut self,
+        op: Op,
+        file: &impl AsRawFd,
+        from: *const u8,
+        len: u32,
+        offset: u64,
+    ) {
+        let entry = opcode::Write::new(Fd(file.as_raw_fd()), from, len)
+            .offset(offset)
+            .rw_flags(libc::RWF_DSYNC);
+        self.push_io(op, entry.build());
+    }
+
     /// Writes the bytes of `iovecs` at `offset`; they and what they point to stay valid until completion.
     pub(super) fn writev(
         &mut self,

@@ -7,6 +7,36 @@ use super::{Engine, Op};
 /// What is in the log becomes durable after this time even if nobody asks, so that peers can be sent it.
 const BACKGROUND: Duration = Duration::from_millis(40);
 
+/// After so many writes in a row that were each followed by a flush ...
+const HABIT: u8 = 3;
+/// ... the next one is made durable as it is written, if it is not longer than this: the flush that will come finds it done.
+const HABIT_BYTES: usize = 256 * 1024;
+
+/// Whether writes are followed by flushes, as those of somebody who syncs each of them.
+#[derive(Debug, Default)]
+pub(super) struct FlushHabit {
+    flushed: bool,
+    streak: u8,
+}
+
+impl FlushHabit {
+    /// A flush was asked for.
+    pub(super) fn note_flush(&mut self) {
+        self.flushed = true;
+    }
+
+    /// A batch of `len` bytes is about to be written: should it be durable at once?
+    pub(super) fn next_write(&mut self, len: usize) -> bool {
+        let flushed = std::mem::take(&mut self.flushed);
+        self.streak = if flushed {
+            self.streak.saturating_add(1)
+        } else {
+            0
+        };
+        self.streak >= HABIT && len <= HABIT_BYTES
+    }
+}
+
 impl Engine {
     /// When the background flush is due.
     pub(super) fn sync_due(&self) -> Option<Instant> {
@@ -61,6 +91,11 @@ impl Engine {
             }
             return self.log_failed("fdatasync of", -result);
         }
+        self.log_durable(target);
+    }
+
+    /// The log is on stable storage up to `target`: answers who waits for it.
+    pub(super) fn log_durable(&mut self, target: u64) {
         self.log.marks.durable = target;
         self.log.undurable_since = (self.log.marks.logged > target).then_some(self.now);
         let flushes = std::mem::take(&mut self.flushes);
@@ -69,5 +104,28 @@ impl Engine {
         for (_, unique) in done {
             self.reply(unique, 0, &[]);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_who_flushes_after_each_write_gets_durable_writes() {
+        let mut habit = FlushHabit::default();
+        let mut write = |flushes: bool, len| {
+            let durable = habit.next_write(len);
+            if flushes {
+                habit.note_flush();
+            }
+            durable
+        };
+        let first: Vec<bool> = (0..5).map(|_| write(true, 8192)).collect();
+        assert_eq!(first, [false, false, false, true, true]);
+        assert!(!write(true, 1 << 20), "long ones gain nothing");
+        assert!(write(false, 8192), "the flush before counts");
+        assert!(!write(false, 8192), "none came");
+        assert!(!write(true, 8192));
     }
 }
