@@ -87,6 +87,7 @@ pub async fn run(options: Options) -> Result<(), Failure> {
     }
     let port = port.unwrap_or_else(|| own_port(&dir, &env));
     let (events, received) = mpsc::unbounded_channel();
+    spawn_signals(events.clone())?;
     let identity = Identity::from_pkcs8(&node_key.pkcs8)?;
     let net = NetContext::new(
         env.host.clone(),
@@ -134,7 +135,6 @@ pub async fn run(options: Options) -> Result<(), Failure> {
         env.dir.display(),
         env.host
     );
-    spawn_signals(events.clone())?;
     tokio::spawn(tick(events));
     brain.run(received).await;
     Ok(())

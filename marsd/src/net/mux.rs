@@ -22,6 +22,8 @@ const STREAMS_MAX: usize = 512;
 pub(super) const STREAMS_USED: usize = 384;
 /// Bytes that a peer can make this node buffer, over all streams of one connection.
 const WINDOW_MAX: usize = 256 << 20;
+/// Bytes of one stream that are sent in one piece before others have their turn.
+const PIECE: usize = 64 << 10;
 const GOODBYE: Duration = Duration::from_secs(2);
 
 /// State of a connection that outlives it.
@@ -108,6 +110,7 @@ where
 {
     let mut config = Config::default();
     config.set_max_num_streams(STREAMS_MAX);
+    config.set_split_send_size(PIECE);
     config.set_max_connection_receive_window(Some(WINDOW_MAX));
     let status = Arc::new(Status {
         peer,

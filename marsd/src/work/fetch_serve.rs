@@ -121,6 +121,7 @@ pub(crate) async fn serve_with<S: AsyncRead + AsyncWrite + Unpin + Send>(
         io,
         at: from,
         sent_at: None,
+        buffer: Vec::new(),
         alive_every,
     };
     let result = server.run().await;
@@ -143,6 +144,7 @@ struct Server<S> {
     /// Next byte to send.
     at: u64,
     sent_at: Option<Instant>,
+    buffer: Vec<u8>,
     alive_every: Duration,
 }
 
@@ -189,17 +191,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Server<S> {
         durable: u64,
     ) -> Result<Option<Result<(), FrameError>>, ServeError> {
         let (file, at) = (Arc::clone(file), self.at);
-        let len = as_len(durable - at, DATA_MAX);
-        let read = blocking(move || {
-            let mut buf = vec![0; len];
-            file.read_exact_at(&mut buf, at).map(|()| buf)
-        });
+        let mut data = std::mem::take(&mut self.buffer);
+        data.resize(as_len(durable - at, DATA_MAX), 0);
+        let read = blocking(move || file.read_exact_at(&mut data, at).map(|()| data));
         let data = read.await.map_err(|e| self.file_error(e))?;
         let sent = write_frame(&mut self.output, KIND_DATA, &[&at.to_le_bytes(), &data]).await;
-        self.at += as_u64(data.len());
+        let len = as_u64(data.len());
+        self.at += len;
         self.sent_at = Some(Instant::now());
+        self.buffer = data;
         match sent {
-            Ok(()) => Ok(Some(self.pause(as_u64(data.len())).await)),
+            Ok(()) => Ok(Some(self.pause(len).await)),
             failed => Ok(Some(failed)),
         }
     }

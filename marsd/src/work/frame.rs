@@ -3,6 +3,7 @@
 use std::io;
 use std::time::Duration;
 
+use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use super::as_u64;
@@ -11,8 +12,9 @@ use super::as_u64;
 pub const FRAME_MAX: usize = 4 * 1024 * 1024;
 /// Bytes before the payload.
 const HEAD: usize = 5;
-/// The buffer of a reader is given back to the system when it is empty and has grown beyond this.
-const KEEP: usize = 1024 * 1024;
+
+/// A frame is expected to be as long as the last one, within these bounds in bytes.
+const EXPECTED: (usize, usize) = (64 * 1024, 512 * 1024);
 
 /// The sender refuses or gives up; the payload says why, in words.
 pub const KIND_REFUSED: u8 = 0x7f;
@@ -23,7 +25,7 @@ pub struct Frame {
     /// What it is; the numbers belong to the protocol that uses it.
     pub kind: u8,
     /// At most [`FRAME_MAX`] bytes.
-    pub payload: Vec<u8>,
+    pub payload: Bytes,
 }
 
 impl Frame {
@@ -78,7 +80,9 @@ impl FrameError {
 #[derive(Debug)]
 pub struct FrameReader<R> {
     stream: R,
-    buf: Vec<u8>,
+    buf: BytesMut,
+    /// Room to make for the next frame.
+    expected: usize,
 }
 
 impl<R: AsyncRead + Unpin> FrameReader<R> {
@@ -86,7 +90,8 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
     pub fn new(stream: R) -> Self {
         Self {
             stream,
-            buf: Vec::new(),
+            buf: BytesMut::new(),
+            expected: EXPECTED.0,
         }
     }
 
@@ -123,7 +128,7 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
 
     fn take(&mut self) -> Result<Option<Frame>, FrameError> {
         let Some(head) = self.buf.first_chunk::<HEAD>() else {
-            self.buf.reserve(64 * 1024);
+            self.buf.reserve(self.expected);
             return Ok(None);
         };
         let kind = head[0];
@@ -140,10 +145,12 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
             self.buf.reserve(whole - self.buf.len());
             return Ok(None);
         }
-        let payload = self.buf[HEAD..whole].to_vec();
-        self.buf.drain(..whole);
-        if self.buf.is_empty() && self.buf.capacity() > KEEP {
-            self.buf = Vec::new();
+        self.expected = whole.clamp(EXPECTED.0, EXPECTED.1);
+        self.buf.advance(HEAD);
+        let payload = self.buf.split_to(len).freeze();
+        if self.buf.is_empty() {
+            // The memory belongs to the frame now.
+            self.buf = BytesMut::new();
         }
         Ok(Some(Frame { kind, payload }))
     }

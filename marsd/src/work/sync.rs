@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use mars_core::ReplayPos;
 use tokio::io::{AsyncRead, AsyncWrite, ReadHalf, WriteHalf};
 use tokio::sync::{mpsc, watch};
@@ -300,7 +301,7 @@ async fn ask<S: AsyncRead + AsyncWrite + Unpin + Send>(
 struct Answer {
     window: Window,
     diff: Diff,
-    payload: Vec<u8>,
+    payload: Bytes,
 }
 
 /// Receives all answers, then the position from which the copy is consistent.
