@@ -62,16 +62,16 @@ lint: deps ## Check formatting and run clippy, warnings are errors
 
 install: deps ## Install programs (also as MARSADM and MARS-STATUS), service, manual pages, completions (DESTDIR, prefix=/usr/local)
 	$(CARGO) build --release $(addprefix --package ,$(PROGRAMS))
-	install -d $(DESTDIR)$(sbindir)
-	install -m 755 $(addprefix $${CARGO_TARGET_DIR:-target}/release/,$(PROGRAMS)) $(DESTDIR)$(sbindir)
-	ln -sf marsadm $(DESTDIR)$(sbindir)/MARSADM
-	ln -sf mars-status $(DESTDIR)$(sbindir)/MARS-STATUS
-	install -d $(DESTDIR)$(unitdir) $(DESTDIR)$(udevrulesdir)
-	sed 's|@sbindir@|$(sbindir)|' marsd/systemd/marsd.service.in >$(DESTDIR)$(unitdir)/marsd.service
-	chmod 644 $(DESTDIR)$(unitdir)/marsd.service
-	install -m 644 marsd/systemd/60-mars.rules $(DESTDIR)$(udevrulesdir)
-	install -d $(DESTDIR)$(datadir)/man/man8 $(DESTDIR)$(datadir)/bash-completion/completions \
-	    $(DESTDIR)$(datadir)/zsh/site-functions $(DESTDIR)$(datadir)/fish/vendor_completions.d
+	install -d "$(DESTDIR)$(sbindir)"
+	install -m 755 $(addprefix $${CARGO_TARGET_DIR:-target}/release/,$(PROGRAMS)) "$(DESTDIR)$(sbindir)"
+	ln -sf marsadm "$(DESTDIR)$(sbindir)/MARSADM"
+	ln -sf mars-status "$(DESTDIR)$(sbindir)/MARS-STATUS"
+	install -d "$(DESTDIR)$(unitdir)" "$(DESTDIR)$(udevrulesdir)"
+	sed 's|@sbindir@|$(sbindir)|' marsd/systemd/marsd.service.in >"$(DESTDIR)$(unitdir)/marsd.service"
+	chmod 644 "$(DESTDIR)$(unitdir)/marsd.service"
+	install -m 644 marsd/systemd/60-mars.rules "$(DESTDIR)$(udevrulesdir)"
+	install -d "$(DESTDIR)$(datadir)/man/man8" "$(DESTDIR)$(datadir)/bash-completion/completions" \
+	    "$(DESTDIR)$(datadir)/zsh/site-functions" "$(DESTDIR)$(datadir)/fish/vendor_completions.d"
 	@set -e; for program in 'marsd generate' 'marsadm generate' 'mars-status --generate'; do \
 	    name=$${program%% *}; \
 	    make_it() { "$(DESTDIR)$(sbindir)/$$name" $${program#* } "$$1" >"$(DESTDIR)$(datadir)/$$2"; }; \
