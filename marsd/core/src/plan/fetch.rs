@@ -11,7 +11,7 @@ use crate::resource::ResourceView;
 
 /// The lowest log from the position on that this node does not have completely, with the best peer for it.
 ///
-/// Logs that this node wrote itself are never fetched. A log that is still being written is fetched live, and from
+/// Logs that this node wrote itself are never fetched, nor is one of which this node has more than whoever finished it. A log that is still being written is fetched live, and from
 /// another peer as soon as the present one has nothing more to give and the other has.
 pub(super) fn plan_fetch(
     view: ResourceView<'_>,
@@ -39,8 +39,11 @@ pub(super) fn plan_fetch(
                 .filter(|(peer, o)| o.log == *name && !(o.log == pos.log && rests(peer)))
         };
         let damaged = facts.damaged && *name == pos.log;
-        let done = !damaged && offers().any(|(_, o)| o.complete && have == Some(o.durable));
-        if done {
+        let whole = || offers().any(|(_, o)| o.complete && have == Some(o.durable));
+        // What is not known to be records may be cut off when it is fetched.
+        let known = have.filter(|_| *name != pos.log || facts.log_end == have);
+        let surplus = || known.is_some_and(|have| finished_before(facts, name, have).is_some());
+        if !damaged && (whole() || surplus()) {
             continue;
         }
         // The writer knows best; else whoever has most. A damaged copy is the last resort: it may be mended.
@@ -59,6 +62,28 @@ pub(super) fn plan_fetch(
         return Some((name.clone(), peer.clone()));
     }
     None
+}
+
+/// Who has finished a log before byte `have` of it, and where, if no connected node has more of it: what stands behind that
+/// byte here cannot be had from anybody, and is not part of the history that the other one goes on with.
+pub(super) fn finished_before<'a>(
+    facts: &'a Facts,
+    log: &LogName,
+    have: u64,
+) -> Option<(&'a HostName, u64)> {
+    let of_log = facts
+        .offers
+        .iter()
+        .flat_map(|(peer, offers)| offers.iter().map(move |o| (peer, o)))
+        .filter(|(_, o)| o.log == *log);
+    let goes_on = |(peer, o): (&HostName, &LogOffer)| {
+        o.durable > have || (!o.complete && *peer == log.host) || (o.complete && o.durable == have)
+    };
+    if of_log.clone().any(goes_on) {
+        return None;
+    }
+    let mut finished = of_log.filter(|(_, o)| o.complete);
+    finished.next().map(|(peer, o)| (peer, o.durable))
 }
 
 /// Why the log of `pos` ends here for good: every copy of what follows is damaged.

@@ -4,7 +4,7 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
-use super::{Facts, Plan, ShimPlan, SwitchStep, own_next, twin, way_back_decided};
+use super::{Facts, Plan, ShimPlan, SwitchStep, fetch, own_next, twin, way_back_decided};
 use crate::link::Switch;
 use crate::name::HostName;
 use crate::position::{LogName, ReplayPos};
@@ -60,7 +60,12 @@ pub(super) fn plan_log(
                 None if applied && primary && !more_is_offered(view, facts, pos, me) => {
                     plan_logging(view, facts, pos, me, plan)
                 }
-                _ => plan.replay = replay_allowed.then(|| pos.clone()),
+                next => {
+                    if next.is_some() && applied {
+                        plan.waiting = surplus(facts, pos);
+                    }
+                    plan.replay = replay_allowed.then(|| pos.clone());
+                }
             }
         }
     }
@@ -171,6 +176,16 @@ fn is_complete(
             .values()
             .flatten()
             .any(|o| o.log == pos.log && o.complete && o.durable == pos.pos)
+}
+
+/// What was applied here of a log goes beyond the end at which others have left it.
+fn surplus(facts: &Facts, pos: &ReplayPos) -> Option<String> {
+    let (peer, end) = fetch::finished_before(facts, &pos.log, pos.pos)?;
+    Some(format!(
+        "{} ends at byte {end} on {peer}, but {} bytes of it were replayed here: if this stays, it is a split brain: \
+         keep one side, 'marsadm invalidate' the other",
+        pos.log, pos.pos
+    ))
 }
 
 fn plan_switch(
