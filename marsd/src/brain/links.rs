@@ -192,10 +192,9 @@ impl Brain {
         let tomorrow = wall_clock().secs.saturating_add(24 * 60 * 60);
         for (path, value, stamp) in news {
             if stamp.secs > tomorrow {
-                let text = format!(
-                    "its stamp {stamp} is more than a day ahead: is the clock of {peer} right?"
-                );
-                self.warn_once(&path.to_string(), &text);
+                // Every new link bears such a stamp: that is said once.
+                let text = "more than a day ahead: is the clock of that node right?";
+                self.warn_once(&stamps_of(&path, peer), text);
             }
             self.clock.observe(stamp);
             let link = mars_core::Link { value, stamp };
@@ -223,6 +222,14 @@ impl Brain {
     }
 }
 
+/// What is warned about if stamps of `peer` are wrong: once for each resource, and once for all other links.
+fn stamps_of(path: &LinkPath, peer: &HostName) -> String {
+    match path {
+        LinkPath::Resource(res, _) => format!("resource-{res}/ from {peer}: its stamps"),
+        _ => format!("links from {peer}: their stamps"),
+    }
+}
+
 /// The resource that a path of the tree belongs to.
 fn resource_of(path: &str) -> Option<&str> {
     path.strip_prefix("resource-")?.split('/').next()
@@ -234,4 +241,22 @@ fn parse_log(path: &str) -> Option<(ResourceName, LogName)> {
         ResourceName::new(dir.strip_prefix("resource-")?).ok()?,
         LogName::parse(name).ok()?,
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wrong_clock_is_told_once_for_each_peer_and_resource() {
+        let [b, c] = ["B", "C"].map(|name| HostName::new(name).unwrap());
+        let place = |path: &str, peer| stamps_of(&LinkPath::parse(path).unwrap(), peer);
+        let first = place("resource-r1/actual-B/error", &b);
+        assert_eq!(first, place("resource-r1/replay-B", &b));
+        assert_ne!(first, place("resource-r2/replay-B", &b));
+        assert_ne!(first, place("resource-r1/replay-C", &c));
+        assert_eq!(resource_of(&first), Some("r1"));
+        assert_eq!(place("alive-B", &b), place("rest-space-B", &b));
+        assert_eq!(resource_of(&place("alive-B", &b)), None);
+    }
 }
