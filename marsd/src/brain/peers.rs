@@ -8,9 +8,10 @@ use mars_core::plan::LogOffer;
 use mars_core::{HostName, LinkPath, ResourceName, Tree};
 use tokio::sync::mpsc::{self, Receiver, UnboundedSender};
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout_at};
 use tracing::Instrument;
 
+use super::space::{FULL_KIB, free_kib};
 use super::{Brain, Event};
 use crate::net::{
     Announce, AnnouncedLink, Mirror, NetContext, PeerConn, PeerEntry, dial, load_staged, mirror,
@@ -73,6 +74,7 @@ impl Brain {
                 let work = keep_connected(PeerTask {
                     net: self.net.clone(),
                     peer: host.clone(),
+                    root: self.dir.root().to_path_buf(),
                     staging: self.dir.root().join(".staging").join(host.as_str()),
                     events: self.events.clone(),
                 });
@@ -140,6 +142,7 @@ impl Brain {
 struct PeerTask {
     net: NetContext,
     peer: HostName,
+    root: PathBuf,
     staging: PathBuf,
     events: UnboundedSender<Event>,
 }
@@ -149,9 +152,12 @@ async fn keep_connected(task: PeerTask) {
     loop {
         let why = match dial(&task.net, &task.peer).await {
             Ok(conn) => {
-                pause = REDIAL.0;
                 let why = task.follow(&conn).await;
                 conn.close("the watch ended");
+                // Without room nothing can be mirrored, however often it is tried.
+                if !task.is_full() {
+                    pause = REDIAL.0;
+                }
                 why
             }
             Err(e) => e.to_string(),
@@ -163,12 +169,29 @@ async fn keep_connected(task: PeerTask) {
         {
             return;
         }
-        sleep(pause).await;
+        rest(pause, || task.is_full()).await;
         pause = (pause * 2).min(REDIAL.1);
     }
 }
 
+/// Pauses; if there is no room, only as long as that is so.
+async fn rest(pause: Duration, is_full: impl Fn() -> bool) {
+    let until = Instant::now() + pause;
+    let was_full = is_full();
+    while Instant::now() < until {
+        sleep_until(until.min(Instant::now() + REDIAL.0)).await;
+        if was_full && !is_full() {
+            return;
+        }
+    }
+}
+
 impl PeerTask {
+    /// Whether `/mars` has no room.
+    fn is_full(&self) -> bool {
+        free_kib(&self.root).is_ok_and(|free| free <= FULL_KIB)
+    }
+
     /// Follows one connection until it breaks; returns why.
     async fn follow(&self, conn: &PeerConn) -> String {
         let (sink, mut announced) = mpsc::channel(QUEUE);
@@ -280,5 +303,31 @@ impl PeerTask {
             loaded.problems,
         ));
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pause_without_room_ends_when_there_is_room() {
+        let passed = async |pause, is_full: &dyn Fn() -> bool| {
+            let began = Instant::now();
+            rest(pause, is_full).await;
+            began.elapsed()
+        };
+        let (first, longest) = REDIAL;
+        assert!(passed(longest, &|| false).await >= longest);
+        assert!(passed(longest, &|| true).await >= longest);
+        let looks = Cell::new(0);
+        let for_two_looks = || {
+            looks.set(looks.get() + 1);
+            looks.get() <= 2
+        };
+        let waited = passed(longest, &for_two_looks).await;
+        assert!(waited >= first * 2 && waited < longest, "{waited:?}");
     }
 }

@@ -2,6 +2,7 @@
 
 use std::fs::OpenOptions;
 use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
 
 use mars_core::plan::{SpaceStep, plan_space};
 use mars_core::{LinkPath, LogName, Param, ResourceName};
@@ -10,7 +11,16 @@ use super::res::Res;
 use super::{Brain, Space};
 
 /// With so many KiB of free space nothing new is begun there.
-const FULL_KIB: i64 = 512;
+pub(super) const FULL_KIB: i64 = 512;
+
+/// Free KiB of the file system of `root`.
+pub(super) fn free_kib(root: &Path) -> nix::Result<i64> {
+    let space = nix::sys::statvfs::statvfs(root)?;
+    let free = space
+        .blocks_available()
+        .saturating_mul(space.fragment_size());
+    Ok(i64::try_from(free / 1024).unwrap_or(i64::MAX))
+}
 
 impl Brain {
     /// Publishes what is left.
@@ -58,15 +68,10 @@ impl Brain {
 
     /// Free KiB above the limit.
     fn rest_kib(&mut self) -> Option<i64> {
-        match nix::sys::statvfs::statvfs(self.dir.root()) {
-            Ok(space) => {
-                let free = space
-                    .blocks_available()
-                    .saturating_mul(space.fragment_size())
-                    / 1024;
+        match free_kib(self.dir.root()) {
+            Ok(free) => {
                 let limit = self.params.get(Param::FreeSpaceMb).saturating_mul(1024);
-                let kib = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
-                Some(kib(free).saturating_sub(kib(limit)))
+                Some(free.saturating_sub(i64::try_from(limit).unwrap_or(i64::MAX)))
             }
             Err(e) => {
                 self.warn_once("free space of the tree", &e.to_string());
