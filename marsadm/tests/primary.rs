@@ -139,12 +139,29 @@ fn it_goes_on_as_soon_as_the_old_primary_has_stopped() {
         .alive("A");
     let child = node.start(&["primary", "r1"]);
     node.wait_for("resource-r1/primary", "(none)");
-    node.dir
-        .set(&common::link("resource-r1/actual-A/is-primary"), "0")
-        .unwrap();
+    node.hear("resource-r1/actual-A/is-primary", "0");
     let output = child.wait_with_output().unwrap();
     assert!(output.status.success(), "{output:?}");
     assert_eq!(node.get("resource-r1/primary").as_deref(), Some("B"));
+}
+
+#[test]
+fn what_the_old_primary_said_before_it_was_one_does_not_count() {
+    // A was made primary a moment ago: that it serves the device has not yet arrived here.
+    let node = Node::new("B", PAIR)
+        .with("resource-r1/actual-A/is-primary", "0")
+        .alive("A");
+    let done = node.run(&["primary", "r1", "--timeout", "1"]);
+    done.failed(
+        5,
+        &["gave up after 1 s", "waiting for A, which was primary"],
+    );
+    assert!(done.out.contains("primary restored to 'A'"), "{done:?}");
+    let child = node.start(&["primary", "r1"]);
+    node.wait_for("resource-r1/primary", "(none)");
+    node.hear("resource-r1/actual-A/is-primary", "0");
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "{output:?}");
 }
 
 #[test]

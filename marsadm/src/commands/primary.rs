@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use mars_core::link::{ActualKey, NO_PRIMARY, ResourceLink};
-use mars_core::plan::is_consistent;
+use mars_core::plan::{is_consistent, knows_primary};
 use mars_core::{HostName, LinkPath, ResourceName, ResourceView, Switch, Tree};
 
 use crate::context::{Context, Edit, is_alive, say, silent_secs, warn};
@@ -46,7 +46,7 @@ pub(crate) fn run(ctx: &mut Context, res: &ResourceName) -> Result<()> {
     let timeout = ctx.timeout(TIMEOUT_SECS);
     let mut contradiction = None;
     let ready = wait_for(ctx, &interrupt, timeout, |tree| {
-        let verdict = may_switch(tree, res, &me);
+        let verdict = may_switch(tree, res, &me, old.as_ref());
         settled(verdict, &mut contradiction)
     });
     if let Err(error) = ready {
@@ -162,7 +162,12 @@ fn settled(
 }
 
 /// The conditions for the switch, in the order in which they come true.
-fn may_switch(tree: &Tree, res: &ResourceName, me: &HostName) -> Result<Progress<()>> {
+fn may_switch(
+    tree: &Tree,
+    res: &ResourceName,
+    me: &HostName,
+    old: Option<&HostName>,
+) -> Result<Progress<()>> {
     let view = tree.resource(res);
     if let Some(Some(other)) = view.primary() {
         return Err(
@@ -180,6 +185,13 @@ fn may_switch(tree: &Tree, res: &ResourceName, me: &HostName) -> Result<Progress
             others.len(),
             names.join(" "),
             dirty(view, &others)
+        )));
+    }
+    // What it said last may be older than its role.
+    let unheard = |old: &&HostName| is_alive(tree, old) && !knows_primary(view, old);
+    if let Some(old) = old.filter(unheard) {
+        return Ok(Progress::Waiting(format!(
+            "waiting for {old}, which was primary, to say that it does not serve the device (does marsd run there, and is it connected?)"
         )));
     }
     let history = History::of(view);

@@ -58,6 +58,12 @@ impl Node {
         self
     }
 
+    /// What another node writes that has seen all of the tree.
+    pub fn hear(&self, path: &str, value: &str) {
+        let mut clock = mars_core::Lamport::new(self.dir.load().tree.max_stamp());
+        self.dir.set_with(&link(path), value, &mut clock).unwrap();
+    }
+
     /// Gives a fresh sign of life of `host`.
     pub fn alive(self, host: &str) -> Self {
         self.with(&format!("alive-{host}"), "1")

@@ -106,7 +106,7 @@ impl<'a> ResourceView<'a> {
         self.stamp(ResourceLink::Primary)
     }
 
-    fn stamp(&self, link: ResourceLink) -> Option<Stamp> {
+    pub(crate) fn stamp(&self, link: ResourceLink) -> Option<Stamp> {
         self.tree.stamp(&LinkPath::res(self.name, link))
     }
 

@@ -6,7 +6,10 @@ use std::time::Duration;
 use mars_tree::source::load_sync_source;
 use tokio::time::Instant;
 
-use mars_core::plan::{Facts, LogOffer, Plan, ShimPlan, SwitchStep, plan, position_links, publish};
+use mars_core::link::{ActualKey, ResourceLink};
+use mars_core::plan::{
+    Facts, LogOffer, Plan, ShimPlan, SwitchStep, knows_primary, plan, position_links, publish,
+};
 use mars_core::{HostName, LinkPath, LogName, ReplayPos, ResourceName};
 
 use super::Brain;
@@ -84,6 +87,25 @@ impl Brain {
         self.watch_disk(name);
         self.offer_logs(name, now);
         self.publish(name, &facts, now);
+        self.confirm_role(name);
+    }
+
+    /// Who takes the role over waits until this node has said what it does, knowing of it (`symlink-spec.md` section 8.4).
+    fn confirm_role(&mut self, name: &ResourceName) {
+        let is_settled = self.resources.get(name).is_some_and(|r| match &r.shim {
+            Shim::Off | Shim::Down(..) => true,
+            Shim::Up(up) => up.status.device.is_some(),
+            Shim::Starting(_) => false,
+        });
+        if !is_settled || knows_primary(self.tree.resource(name), &self.me) {
+            return;
+        }
+        self.publish_now(name);
+        let key = ResourceLink::Actual(self.me.clone(), ActualKey::IsPrimary);
+        let path = LinkPath::res(name, key);
+        if let Some(value) = self.tree.get(&path).map(ToOwned::to_owned) {
+            self.stamp_link(path, &value);
+        }
     }
 
     pub(super) fn offers_of(&self, name: &ResourceName) -> BTreeMap<HostName, Vec<LogOffer>> {

@@ -41,7 +41,7 @@ pub use delete::{
 };
 pub use gap::{Gap, gap_ahead, own_next, way_back_decided};
 pub use log::chain_version;
-pub use publish::{Published, position_links, publish};
+pub use publish::{Published, knows_primary, position_links, publish};
 pub use retire::OrderBook;
 pub use shim::shim_position;
 pub use space::{SpaceLimits, SpaceStep, plan_space};

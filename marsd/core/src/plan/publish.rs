@@ -113,6 +113,13 @@ pub fn publish(
     out
 }
 
+/// Whether `host` has said what it does after the present value of `primary` was written, thus knowing it
+/// (`symlink-spec.md` section 8.4).
+pub fn knows_primary(view: ResourceView<'_>, host: &HostName) -> bool {
+    let said = view.stamp(ResourceLink::Actual(host.clone(), ActualKey::IsPrimary));
+    view.primary_stamp().is_none_or(|set| said > Some(set))
+}
+
 /// Whether the own log may hold writes that were acknowledged before a crash and that nobody knows of.
 fn unread_log(view: ResourceView<'_>, facts: &Facts, pos: &ReplayPos, me: &HostName) -> bool {
     let own = pos.log.host == *me && view.log_size(&pos.log).is_some();

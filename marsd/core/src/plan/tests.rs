@@ -431,6 +431,21 @@ fn a_dead_shim_is_succeeded_where_the_disk_stands() {
 }
 
 #[test]
+fn what_was_said_of_the_role_counts_if_it_is_newer_than_the_role() {
+    let mut case = Case::new("A", log(1, "A"), 0);
+    let knows = |case: &Case| knows_primary(case.tree.resource(&case.res), &host("A"));
+    assert!(!knows(&case), "nothing was said");
+    for (set, said, counts) in [(5, 4, false), (5, 5, false), (5, 6, true), (7, 6, false)] {
+        for (link, secs) in [("primary", set), ("actual-A/is-primary", said)] {
+            let path = LinkPath::parse(&format!("resource-r/{link}")).unwrap();
+            let value = if link == "primary" { "(none)" } else { "0" };
+            case.tree.put(path, value, Stamp::new(secs, 0)).unwrap();
+        }
+        assert_eq!(knows(&case), counts, "{set} {said}");
+    }
+}
+
+#[test]
 fn the_end_of_the_old_primary_is_published_before_the_position() {
     let case = Case::new("A", log(1, "A"), 8360);
     let at = ReplayPos::new(log(1, "A"), 0);
