@@ -71,7 +71,10 @@ impl Brain {
         if plan.fetch.is_none() || res.fetch.as_ref().is_some_and(lasts) {
             res.fetch_error = None;
         }
-        let waiting = plan.waiting.take().or_else(|| res.fetch_error.clone());
+        let waiting = plan.waiting.take().or_else(|| {
+            let failure = res.fetch_error.as_ref();
+            failure.map(|failure| failure.shown(name))
+        });
         let shim_error = match &res.shim {
             Shim::Up(up) => up.status.error.clone(),
             _ => None,

@@ -134,7 +134,7 @@ pub enum WorkEvent {
         cause: String,
     },
     /// The fetch ended; without an error the log is complete.
-    FetchEnded(LogName, Option<String>),
+    FetchEnded(LogName, Option<(String, bool)>),
     /// The sync got on.
     Synced {
         /// Contiguous bytes.

@@ -10,6 +10,7 @@ mod orders;
 mod params;
 mod peers;
 mod res;
+mod retry;
 mod shim_events;
 mod space;
 mod spawn;

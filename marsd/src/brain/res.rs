@@ -15,6 +15,7 @@ use tokio::sync::{oneshot, watch};
 
 use super::Space;
 use super::damage::{BadLog, SpoiltLog};
+use super::retry::FetchFailure;
 use super::verify::Verify;
 use crate::shims::FIRST_BRAIN_ID;
 use crate::work::{Cancel, FetchProgress, RateMeter};
@@ -148,7 +149,7 @@ pub(super) struct Res {
     pub(super) failed: Option<(String, Instant)>,
     pub(super) waiting: Option<(String, Instant)>,
     pub(super) fetch_after: Option<Instant>,
-    pub(super) fetch_error: Option<String>,
+    pub(super) fetch_error: Option<FetchFailure>,
     /// A log whose copy here is damaged behind the position: to be fetched again.
     pub(super) damaged: Option<LogName>,
     /// A log of which peers have sent what is no record.

@@ -355,12 +355,13 @@ async fn run_fetch(
     log: &LogName,
     cancel: Cancel,
     reporter: &Reporter,
-) -> Result<(), String> {
+) -> Result<(), (String, bool)> {
     let copy = path.clone();
+    let failed = |why: String| (why, false);
     let prepared = tokio::task::spawn_blocking(move || prepare_fetch(&copy, boundary))
         .await
-        .map_err(|e| e.to_string())?
-        .map_err(|e| format!("{}: {e}", path.display()))?;
+        .map_err(|e| failed(e.to_string()))?
+        .map_err(|e| failed(format!("{}: {e}", path.display())))?;
     if let Some((pos, cause)) = prepared.invalid {
         tracing::error!(
             "{} is damaged at byte {pos}: {cause}; fetched again from there",
@@ -373,7 +374,8 @@ async fn run_fetch(
         log: log.clone(),
         from,
     };
-    let stream = conn.open(&request).await.map_err(|e| e.to_string())?;
+    let stream = conn.open(&request).await;
+    let stream = stream.map_err(|e| failed(e.to_string()))?;
     let (progress, mut seen) = watch::channel(FetchProgress {
         size: from,
         valid: from,
@@ -412,7 +414,10 @@ async fn run_fetch(
             cause: cause.to_string(),
         });
     }
-    result.map(drop).map_err(|e| e.to_string())
+    result.map(drop).map_err(|e| {
+        let is_refused = matches!(e, FetchError::Refused { .. });
+        (e.to_string(), is_refused)
+    })
 }
 
 async fn run_sync(

@@ -8,10 +8,11 @@ use mars_core::link::ResourceLink;
 use mars_core::plan::gap_ahead;
 use mars_core::{LinkPath, LogName, ReplayPos, ResourceName};
 
+use super::retry::FetchFailure;
 use super::{Brain, WorkEvent};
 use crate::work::{FetchProgress, truncate_log};
 
-/// Time before a fetch or a sync that failed is tried again.
+/// Time before a sync that failed is tried again.
 const RETRY: Duration = Duration::from_secs(1);
 /// What a sync keeps open until it knows the position from which it is consistent, in bytes.
 const LAST_BLOCK: u64 = 4096;
@@ -167,7 +168,7 @@ impl Brain {
         name: &ResourceName,
         run: u64,
         log: &LogName,
-        error: Option<String>,
+        error: Option<(String, bool)>,
         now: Instant,
     ) {
         let Some(res) = self.resources.get_mut(name) else {
@@ -177,9 +178,13 @@ impl Brain {
             return;
         }
         if let Some(why) = error {
-            tracing::warn!(resource = %name, "fetch of {log}: {why}");
-            res.fetch_after = Some(now + RETRY);
-            res.fetch_error = Some(format!("fetch of {log}: {why}"));
+            let (cause, is_refused) = why;
+            let failure = FetchFailure::after(res.fetch_error.as_ref(), log, &cause, is_refused);
+            if failure.is_new() {
+                tracing::warn!(resource = %name, "fetch of {log}: {cause}");
+            }
+            res.fetch_after = Some(now + failure.pause());
+            res.fetch_error = Some(failure);
         } else {
             res.fetch_error = None;
         }
