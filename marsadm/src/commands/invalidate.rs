@@ -148,9 +148,11 @@ pub(crate) fn remote(ctx: &mut Context, res: &ResourceName) -> Result<()> {
         let address = tree
             .get(&LinkPath::Ip(host.clone()))
             .unwrap_or(host.as_str());
+        let timeout = ctx.opts.timeout_secs;
+        let timeout = timeout.map_or_else(String::new, |secs| format!(" --timeout {secs}"));
         match ssh::run_remote(
             address,
-            &format!("marsadm invalidate {res}"),
+            &format!("marsadm{timeout} invalidate {res}"),
             &SshOptions::default(),
         ) {
             Ok(output) => say(&format!("{host}: {}", output.trim_end())),

@@ -66,11 +66,13 @@ pub fn publish(
     if let Some(name) = view.device(me).and_then(|d| ResourceName::new(d).ok()) {
         actual(ActualKey::Device(name), flag(up));
     }
-    if seen.synced_once || facts.syncing {
+    // A daemon that was killed has left its links behind.
+    let left = |key: ActualKey| view.actual(me, key);
+    if seen.synced_once || facts.syncing || left(ActualKey::CopySyncstatus(me.clone())) {
         actual(ActualKey::CopySyncstatus(me.clone()), flag(facts.syncing));
         actual(ActualKey::SyncRate, seen.sync_rate.to_string());
     }
-    if seen.fetched_once || seen.fetching {
+    if seen.fetched_once || seen.fetching || left(ActualKey::LogfileUpdate) {
         actual(ActualKey::LogfileUpdate, flag(seen.fetching));
         actual(ActualKey::FileRate, seen.file_rate.to_string());
     }

@@ -446,6 +446,28 @@ fn what_was_said_of_the_role_counts_if_it_is_newer_than_the_role() {
 }
 
 #[test]
+fn what_a_killed_daemon_said_of_its_work_is_taken_back() {
+    let mut case = Case::new("B", log(1, "A"), 0);
+    let links = ["actual-B/logfile-update", "actual-B/copy-syncstatus-B"];
+    let said = |case: &Case| {
+        let view = case.tree.resource(&case.res);
+        let out = publish(view, &case.facts, &Published::default(), &case.me);
+        let says = |path: &str| {
+            let found = out.iter().find(|(link, _)| {
+                LinkPath::res(&case.res, link.clone()).to_string() == format!("resource-r/{path}")
+            });
+            found.map(|(_, value)| value.clone())
+        };
+        links.map(says)
+    };
+    assert_eq!(said(&case), [None, None]);
+    for link in links {
+        case.put(link, "1");
+    }
+    assert_eq!(said(&case), [Some("0".into()), Some("0".into())]);
+}
+
+#[test]
 fn the_end_of_the_old_primary_is_published_before_the_position() {
     let case = Case::new("A", log(1, "A"), 8360);
     let at = ReplayPos::new(log(1, "A"), 0);
