@@ -11,6 +11,8 @@ use crate::setup::{DISK, RESOURCE};
 
 /// Bound of each wait of a command, in seconds.
 const WAIT_SECS: u64 = 6;
+/// How long a killed process may take to end.
+const KILLED: Duration = Duration::from_secs(10);
 /// A command that takes longer hangs.
 const HANG: Duration = Duration::from_secs(60);
 
@@ -36,9 +38,7 @@ impl Chaos<'_> {
             Decision::StartDaemon(n) => self.start_daemon(*n),
             Decision::KillShim(n) => {
                 let shims = self.cluster[*n].processes("mars-shim")?;
-                shims
-                    .iter()
-                    .try_for_each(|s| s.kill(Duration::from_secs(10)))
+                shims.iter().try_for_each(|s| s.kill(KILLED))
             }
             Decision::PowerOff(n) => {
                 self.cluster[*n].power_off()?;
@@ -138,8 +138,13 @@ impl Chaos<'_> {
 
     fn kill_daemon(&mut self, number: usize, again: bool) -> Result {
         let node = &self.cluster[number];
-        if !node.processes("marsd")?.is_empty() {
-            node.kill9("marsd")?;
+        // A child that it has just made bears its name for a moment, and would pass for a daemon that runs.
+        loop {
+            let left = node.processes("marsd")?;
+            if left.is_empty() {
+                break;
+            }
+            left.iter().try_for_each(|p| p.kill(KILLED))?;
         }
         if again {
             self.start_daemon(number)
