@@ -1,0 +1,96 @@
+//! When and from whom is synced, and when a disk is consistent.
+
+use super::*;
+
+#[test]
+fn sync_waits_for_a_source_that_is_not_behind() {
+    let mut case = Case::new("B", log(3, "A"), 100);
+    case.put("syncstatus-B", "4096")
+        .put("connect-B", "A")
+        .file(log(3, "A"), 100)
+        .end(100);
+    assert!(case.plan().waiting.unwrap().contains("not connected"));
+    case.offer("A", log(3, "A"), 200, false)
+        .put("replay-A", "log-000000003-A,50,0");
+    assert_eq!(case.plan().sync, None);
+    case.put("replay-A", "log-000000003-A,100,0");
+    let from_a = SyncFrom {
+        peer: host("A"),
+        start: 4096,
+        gap: None,
+    };
+    assert_eq!(case.plan().sync, Some(from_a));
+    assert_eq!(case.plan().replay, None);
+    case.put("todo-B/sync", "0");
+    assert_eq!(case.plan().sync, None);
+}
+
+#[test]
+fn sync_turns_to_another_member_of_the_same_history() {
+    let digest = |c: char| alloc::string::String::from_iter([c; 32]);
+    let mut case = Case::new("B", log(3, "A"), 100);
+    case.put("syncstatus-B", "4096")
+        .put("connect-B", "A")
+        .put("data-C", "/dev/x")
+        .put("syncstatus-C", "1048576")
+        .put("replay-A", "log-000000003-A,100,0")
+        .put("replay-C", "log-000000003-A,100,0")
+        .offer("C", log(3, "A"), 100, false);
+    assert_eq!(case.plan().sync, None);
+    assert_eq!(case.plan().sync_elsewhere, Some(host("C")));
+    // What was begun there goes on there.
+    case.facts.sync_source = Some(host("C"));
+    let from = case.plan().sync.map(|sync| (sync.peer, sync.start));
+    assert_eq!(from, Some((host("C"), 4096)));
+    assert_eq!(case.plan().sync_elsewhere, None);
+    case.put("syncstatus-B", "0");
+    assert_eq!(case.plan().sync, None);
+    assert_eq!(case.plan().sync_elsewhere, Some(host("C")));
+    // A member of the other side of a split brain is no source.
+    case.put("version-000000002-A", &format!("{},A,50,0", digest('a')))
+        .put("version-000000002-C", &format!("{},C,50,0", digest('c')));
+    assert_eq!(case.plan().sync_elsewhere, None);
+    case.put("version-000000002-C", &format!("{},A,50,0", digest('a')));
+    assert_eq!(case.plan().sync_elsewhere, Some(host("C")));
+    case.put("syncstatus-C", "8192");
+    assert_eq!(case.plan().sync_elsewhere, None);
+}
+
+#[test]
+fn a_disk_is_consistent_only_behind_the_end_of_its_sync() {
+    let mut case = Case::new("B", log(1, "A"), 0);
+    case.put("replay-B", "log-000000001-A,100,0")
+        .put("syncpos-B", "log-000000001-A,200,0");
+    assert!(!is_consistent(case.tree.resource(&case.res), &host("B")));
+    case.put("replay-B", "log-000000001-A,200,0");
+    assert!(is_consistent(case.tree.resource(&case.res), &host("B")));
+    case.put("syncstatus-B", "5");
+    assert!(!is_consistent(case.tree.resource(&case.res), &host("B")));
+}
+
+#[test]
+fn a_sync_begins_at_the_log_that_its_source_writes_now() {
+    let mut case = Case::new("B", log(1, "A"), 0);
+    case.put("syncstatus-B", "0")
+        .put("connect-B", "A")
+        .put("replay-A", "log-000000001-A,900,0")
+        .offer("A", log(1, "A"), 900, true);
+    assert!(case.plan().sync.is_some());
+    // It has a new log, and the old one is of no use, but the tree does not tell yet.
+    case.facts.offers.clear();
+    case.offer("A", log(2, "A"), 0, false);
+    let plan = case.plan();
+    assert_eq!((plan.sync, plan.rebase), (None, None));
+    assert!(plan.waiting.unwrap().contains("log-000000001-A"));
+    case.put("replay-A", "log-000000002-A,0,0")
+        .version("A", 900);
+    let plan = case.plan();
+    assert_eq!(plan.rebase.unwrap().log, log(2, "A"));
+    assert_eq!(plan.sync, None);
+    // What is begun goes on.
+    case.put("syncstatus-B", "4096");
+    assert_eq!(
+        (case.plan().rebase, case.plan().sync.is_some()),
+        (None, true)
+    );
+}
