@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use crate::cluster::RunningTime;
 use crate::command::{Output, wait_child};
 use crate::error::{Context, Result, fail};
 use crate::vm::disk::Disk;
@@ -232,17 +233,39 @@ impl Boot<'_> {
 
     /// As [`Self::wait`]; returns the exit code of the script.
     fn end(&mut self, deadline: Duration) -> Result<i32> {
-        let ended = wait_child(&mut self.child, deadline).context("wait for qemu")?;
+        let has_ended = self.wait_or_complain(deadline)?;
         self.check_console()?;
         let code = read(&self.machine.share().join("status"));
-        match (ended, code.trim().parse()) {
-            (Some(_), Ok(code)) => Ok(code),
-            (None, _) => Err(self.failed(&format!(
+        match (has_ended, code.trim().parse()) {
+            (true, Ok(code)) => Ok(code),
+            (false, _) => Err(self.failed(&format!(
                 "the script has not ended within {} s",
                 deadline.as_secs()
             ))),
-            (Some(_), Err(_)) => Err(self.failed("the machine died before the script ended")),
+            (true, Err(_)) => Err(self.failed("the machine died before the script ended")),
         }
+    }
+
+    /// Whether the machine ends within `deadline`. One whose kernel complains may hang for ever, and is not waited for.
+    fn wait_or_complain(&mut self, deadline: Duration) -> Result<bool> {
+        let mut clock = RunningTime::default();
+        let mut looked = Instant::now();
+        while self.child.try_wait().context("wait for qemu")?.is_none() {
+            if clock.passed() >= deadline {
+                return Ok(false);
+            }
+            if looked.elapsed() >= Duration::from_secs(1) {
+                looked = Instant::now();
+                if self.check_console().is_err() {
+                    // What it says after its first line is wanted, too.
+                    let ended = wait_child(&mut self.child, Duration::from_secs(3));
+                    ended.context("wait for qemu")?;
+                    return self.check_console().map(|()| false);
+                }
+            }
+            std::thread::sleep(Duration::from_millis(3));
+        }
+        Ok(true)
     }
 
     /// Cuts the power; what the disks had not been told to flush is lost in part, as `seed` says.

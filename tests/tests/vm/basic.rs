@@ -3,7 +3,7 @@
 use mars_tests::Result;
 use mars_tests::vm::Kernel;
 
-use crate::{DEADLINE, machine, script};
+use crate::{DEADLINE, machine, machine_with, script};
 
 /// mkfs, files, fio with verification, fsck; afterwards the log alone gives the same disk.
 const FILE_SYSTEMS: &str = r#"
@@ -56,6 +56,19 @@ fn file_systems_on_the_kernel_device() -> Result {
 #[ignore = "needs a virtual machine: make vm-test"]
 fn the_checked_kernel_has_nothing_to_complain_about() -> Result {
     run(Kernel::Checked)
+}
+
+#[test]
+#[ignore = "needs a virtual machine: make vm-test"]
+fn what_the_kernel_complains_of_ends_the_machine_at_once() -> Result {
+    let script = "echo BUG: first >/dev/kmsg; sleep 0.5; echo second >/dev/kmsg; sleep 3600";
+    let error = machine_with(Kernel::Plain, &[])?
+        .run(script, 6 * DEADLINE)
+        .expect_err("nobody has seen it")
+        .to_string();
+    assert!(error.starts_with("the kernel complains: "), "{error}");
+    assert!(error.contains("BUG: first") && error.contains("] second"));
+    Ok(())
 }
 
 fn run(kernel: Kernel) -> Result {
