@@ -9,6 +9,16 @@ export DM_DISABLE_UDEV=1
 
 say() { echo "## $*"; }
 die() { echo "FAILED: $*" >&2; exit 1; }
+# wait_for WHAT COMMAND...: until the command succeeds
+wait_for() {
+    local what=$1 tries=0
+    shift
+    until "$@" >/dev/null 2>&1; do
+        tries=$((tries + 1))
+        [ $tries -lt 1200 ] || die "not within two minutes: $what"
+        sleep 0.1
+    done
+}
 refused() { if "$@" 2>/dev/null; then die "should have been refused: $*"; fi; }
 
 # field KEY: of the status of the resource

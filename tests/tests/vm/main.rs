@@ -3,6 +3,7 @@
 mod basic;
 mod failures;
 mod nodes;
+mod parameters;
 mod power_cut;
 
 use std::path::Path;

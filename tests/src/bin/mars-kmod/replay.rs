@@ -1,4 +1,4 @@
-//! Replays a log onto a disk, as marsd does before it makes a node primary.
+//! Replays a log onto a disk, as marsd does before it makes a node primary; on its own, as the tests compare the two.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
