@@ -12,7 +12,7 @@ VM_PACKAGES = bc bison dmsetup flex kmod libclang-common-14-dev libclang1-14 lib
 PROGRAMS = marsd mars-shim marsadm mars-status
 
 .DEFAULT_GOAL := help
-.PHONY: help deps build run test scenarios chaos bench lint install clean vm-deps vm-kernel kmod vm-test vm-quick vm-bench
+.PHONY: help deps build run test scenarios chaos bench lint install clean vm-deps vm-kernel kmod vm-test vm-quick vm-boot vm-bench
 
 help: ## Show this list
 	@echo "MARS targets:"
@@ -96,6 +96,9 @@ vm-test: build vm-deps ## Test the kernel module in a virtual machine (CUTS=100 
 
 vm-quick: build vm-deps ## The part of it that .ci/run runs if the kernel is built: no clusters, no power cuts (5 minutes)
 	$(CARGO) test --workspace --test vm -- --ignored --test-threads=1 basic::file_systems failures::
+
+vm-boot: build vm-deps
+	timeout 120 $${CARGO_TARGET_DIR:-target}/debug/mars-vm 'echo "a virtual machine boots"'
 
 vm-bench: build vm-deps ## Compare disk, kernel module and DRBD in a virtual machine (SECS=10 per job)
 	$(call install,drbd-utils)
