@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use mars_core::control::{Attach, Message, PROTOCOL, Reply, Request, ShimStatus, Verb};
+use mars_core::control::{Attach, Message, PROTOCOL, Reply, Request, ShimState, ShimStatus, Verb};
 use mars_core::{ReplayPos, ResourceName};
 use mars_tree::control_socket::{ControlError, ControlSocket};
 use mars_tree::unlogged::UnloggedMap;
@@ -113,15 +113,7 @@ impl ShimContext {
                     Link::to_kmod(&ctx, home, (&res, job.dirty_mib), generation)?
                 }
             };
-            link.greet()?;
-            link.ask(Verb::Attach(job.attach), job.fuse.as_ref())?;
-            let (log, pos) = (job.from.log, job.from.pos);
-            let verb = if job.pass {
-                Verb::PassFrom { log, pos }
-            } else {
-                Verb::Log { log, pos }
-            };
-            let status = link.ask(verb, None)?;
+            let status = link.begin(job)?;
             Ok((link, status))
         });
     }
@@ -199,6 +191,16 @@ impl ShimContext {
     }
 }
 
+/// Lets a shim that has its disk begin at `from`, with `pass` past the logs.
+pub fn beginning(from: ReplayPos, pass: bool) -> Verb {
+    let (log, pos) = (from.log, from.pos);
+    if pass {
+        Verb::PassFrom { log, pos }
+    } else {
+        Verb::Log { log, pos }
+    }
+}
+
 /// Empties the map of what was written past the logs, while no shim owns it.
 fn forget_map(dir: &Path) {
     let cleared = UnloggedMap::load(dir).and_then(|map| match map {
@@ -268,6 +270,23 @@ impl Link {
 
     fn greet(&mut self) -> Result<ShimStatus, String> {
         self.ask(Verb::Hello { protocol: PROTOCOL }, None)
+    }
+
+    /// Gives the disk, and the device that is held, to a shim, unless a try before has, and tells it the log.
+    fn begin(&mut self, job: StartJob) -> Result<ShimStatus, String> {
+        let found = self.greet()?.state;
+        let fuse = job.fuse.as_ref();
+        let attached = if fuse.is_some() && found == ShimState::Attached {
+            Ok(())
+        } else {
+            self.ask(Verb::Attach(job.attach), fuse).map(drop)
+        };
+        let begun = attached.and_then(|()| self.ask(beginning(job.from, job.pass), None));
+        if begun.is_err() && found == ShimState::Idle && fuse.is_none() {
+            // The next try is to find none that has half begun.
+            let _ = self.ask(Verb::Stop, None);
+        }
+        begun
     }
 
     fn ask(&mut self, verb: Verb, fd: Option<&OwnedFd>) -> Result<ShimStatus, String> {

@@ -87,6 +87,12 @@ impl ShimUp {
         }
     }
 
+    /// Whether nothing may be asked of it now.
+    pub(super) fn is_quiet(&self, now: Instant) -> bool {
+        let later = self.quiet_until.is_some_and(|t| now < t);
+        self.pending.is_some() || self.stopped || self.kept || later
+    }
+
     /// Sends a request and returns its id; a failure shows as the end of the connection.
     pub(super) fn send(&mut self, verb: Verb) -> u64 {
         let id = self.next_id;

@@ -11,7 +11,7 @@ use mars_core::{LinkPath, LogName, ReplayPos, ResourceName};
 
 use super::res::{PositionQuery, Res, Shim, ShimUp};
 use super::{Brain, ShimEvent};
-use crate::shims::StartJob;
+use crate::shims::{StartJob, beginning};
 
 /// Time before a refused stop is tried again.
 const BUSY_RETRY: Duration = Duration::from_millis(300);
@@ -32,17 +32,14 @@ impl Brain {
     /// Carries out what the plan wants of the shim.
     pub(super) fn act_shim(&mut self, name: &ResourceName, plan: ShimPlan, now: Instant) {
         match plan {
-            ShimPlan::Start(from) => return self.start_shim(name, from, false),
-            ShimPlan::Pass(from) => return self.start_shim(name, from, true),
+            ShimPlan::Start(from) => return self.start_shim(name, from, false, now),
+            ShimPlan::Pass(from) => return self.start_shim(name, from, true, now),
             _ => {}
         }
         let Some(Shim::Up(up)) = self.resources.get_mut(name).map(|r| &mut r.shim) else {
             return;
         };
-        let quiet = up.pending.is_some()
-            || up.stopped
-            || up.kept
-            || up.quiet_until.is_some_and(|t| now < t);
+        let quiet = up.is_quiet(now);
         let verb = match plan {
             ShimPlan::Rotate(log) => Verb::Log { log, pos: 0 },
             ShimPlan::Resize(size_bytes) => Verb::Resize { size_bytes },
@@ -61,7 +58,14 @@ impl Brain {
         }
     }
 
-    fn start_shim(&mut self, name: &ResourceName, from: ReplayPos, pass: bool) {
+    fn start_shim(&mut self, name: &ResourceName, from: ReplayPos, pass: bool, now: Instant) {
+        if let Some(Shim::Up(up)) = self.resources.get_mut(name).map(|r| &mut r.shim) {
+            if !up.is_quiet(now) {
+                tracing::info!(resource = %name, "its shim has a disk, and goes on at {from}");
+                up.pending = Some(up.send(beginning(from, pass)));
+            }
+            return;
+        }
         let known = self.tree.resource(name).gaps_of(&self.me).last();
         let view = self.tree.resource(name);
         let (Some(disk), Some(size_bytes)) = (view.data(&self.me), view.size_bytes()) else {

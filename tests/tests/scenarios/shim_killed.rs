@@ -45,3 +45,29 @@ fn the_application_sees_a_pause() -> Result {
         same_disks(a, b, DISK)
     })
 }
+
+#[test]
+fn one_that_a_killed_daemon_has_only_just_made_stands_in_nobodys_way() -> Result {
+    scenario(&PAIR, |cluster| {
+        cluster.replicate(16 << 20)?;
+        let (a, b) = (&cluster[0], &cluster[1]);
+        a.kill9("marsd")?;
+        a.kill9("mars-shim")?;
+        // It was told nothing yet.
+        let mut half = a.spawn("half", &format!("exec mars-shim --resource {RESOURCE}"))?;
+        let socket = format!("test -S /run/mars/shim-{RESOURCE}.sock");
+        cluster.wait("it listens", 10, || {
+            a.try_run(&socket).is_ok_and(|o| o.code == 0)
+        })?;
+        a.start_marsd()?;
+        half.wait(Duration::from_secs(10))?;
+        // The node of the dead device was still there.
+        let read = format!("dd if={DEVICE} of=/dev/null bs=4096 count=1 iflag=direct");
+        cluster.wait("the device is served", 30, || {
+            a.try_run(&read).is_ok_and(|o| o.code == 0)
+        })?;
+        a.run(&format!("exec mars-node load {DEVICE} 1 0 256 200 20"))?;
+        cluster.wait_caught_up(RESOURCE, a, b, 30)?;
+        same_disks(a, b, DISK)
+    })
+}

@@ -222,7 +222,11 @@ pub fn plan(view: ResourceView<'_>, facts: &Facts, me: &HostName) -> Plan {
     let primary = attached && view.is_designated_primary(me);
     match &facts.shim {
         ShimFacts::Up(status) => {
-            plan.shim = shim::plan_running(view, facts, status, size, me, primary);
+            if primary && shim::is_half_begun(status, pos, me) {
+                shim::plan_half_begun(view, facts, pos, me, &mut plan);
+            } else {
+                plan.shim = shim::plan_running(view, facts, status, size, me, primary);
+            }
             return plan;
         }
         ShimFacts::Down(_) => {
@@ -235,7 +239,7 @@ pub fn plan(view: ResourceView<'_>, facts: &Facts, me: &HostName) -> Plan {
         return plan;
     }
     if primary && facts.unheard {
-        plan.waiting = Some("whether the other nodes have another primary".into());
+        plan.waiting = Some(shim::UNHEARD.into());
         return plan;
     }
     let gap = (!primary)

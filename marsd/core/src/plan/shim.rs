@@ -8,6 +8,9 @@ use crate::name::HostName;
 use crate::position::{LogName, ReplayPos};
 use crate::resource::ResourceView;
 
+/// Why a primary does not yet begin.
+pub(super) const UNHEARD: &str = "whether the other nodes have another primary";
+
 /// Position of the disk under a running shim: the oldest log that is not complete, as far as it is written back.
 pub fn shim_position(status: &ShimStatus) -> Option<ReplayPos> {
     let log = status
@@ -32,7 +35,9 @@ pub(super) fn plan_running(
     me: &HostName,
     primary: bool,
 ) -> ShimPlan {
-    if !primary {
+    // Without a disk, or without a log to go on with, it is of no use: its successor begins as it should.
+    let is_begun = !matches!(status.state, ShimState::Idle | ShimState::Attached);
+    if !primary || !is_begun {
         return plan_end(status);
     }
     let open = status.logs.iter().filter(|l| !l.complete).count();
@@ -77,6 +82,27 @@ pub(super) fn plan_stopping(
         ShimFacts::Up(status) => plan.shim = plan_end(status),
         ShimFacts::Down(_) => plan_successor(view, facts, pos, me, plan),
         ShimFacts::Off => {}
+    }
+}
+
+/// Whether marsd was killed between giving the disk to a shim and telling it the log. It may hold the device of a
+/// predecessor.
+pub(super) fn is_half_begun(status: &ShimStatus, pos: &ReplayPos, me: &HostName) -> bool {
+    status.state == ShimState::Attached && pos.log.host == *me
+}
+
+/// Plans what a shim that only has its disk was to do.
+pub(super) fn plan_half_begun(
+    view: ResourceView<'_>,
+    facts: &Facts,
+    pos: &ReplayPos,
+    me: &HostName,
+    plan: &mut Plan,
+) {
+    if facts.unheard {
+        plan.waiting = Some(UNHEARD.into());
+    } else {
+        plan_successor(view, facts, pos, me, plan);
     }
 }
 

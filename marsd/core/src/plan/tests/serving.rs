@@ -60,6 +60,29 @@ fn a_dead_shim_is_succeeded_where_the_disk_stands() {
 }
 
 #[test]
+fn a_shim_that_a_killed_daemon_has_only_half_begun_is_not_waited_for() {
+    let at = ReplayPos::new(log(2, "A"), 0);
+    let mut case = Case::new("A", at.log.clone(), 0);
+    let case = case.shim(ShimState::Idle, &[]);
+    assert_eq!(case.plan().shim, ShimPlan::Stop, "it has no disk");
+    case.shim(ShimState::Attached, &[]);
+    assert_eq!(case.plan().shim, ShimPlan::Start(at.clone()));
+    case.facts.unheard = true;
+    assert_eq!(case.plan().shim, ShimPlan::Keep);
+    assert!(case.plan().waiting.is_some());
+    case.facts.unheard = false;
+    case.facts.passed = Some(at.log.clone());
+    assert_eq!(case.plan().shim, ShimPlan::Pass(at));
+    // The position was set anew while no daemon ran.
+    case.facts.pos = Some(ReplayPos::new(log(2, "B"), 0));
+    assert_eq!(case.plan().shim, ShimPlan::Stop);
+    let mut secondary = Case::new("B", log(2, "B"), 0);
+    for state in [ShimState::Idle, ShimState::Attached] {
+        assert_eq!(secondary.shim(state, &[]).plan().shim, ShimPlan::Stop);
+    }
+}
+
+#[test]
 fn a_primary_goes_on_without_its_own_log_only_by_order() {
     let mut case = Case::new("A", log(1, "A"), 300);
     let plan = case.plan();
