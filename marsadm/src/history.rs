@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use mars_core::link::ResourceLink;
+use mars_core::plan::branch_of;
 use mars_core::{HostName, LinkPath, LogName, ResourceView, VersionValue};
 
 use crate::error::{AdmError, Result};
@@ -41,26 +42,14 @@ impl History {
     }
 
     /// Refuses if the chain of `me` contradicts that of any other member.
-    ///
-    /// Two members contradict each other at log N if they name different writers of N, or if they stand at the same
-    /// position of it with different digests, or if both have gone on to a later log with different values for N, or
-    /// if one has gone on and the other has got further in N.
     pub(crate) fn check_splitbrain(&self, view: ResourceView<'_>, me: &HostName) -> Result<()> {
         check_double_logs(view)?;
-        let Some(mine) = self.chains.get(me) else {
-            return Ok(());
-        };
-        for (seq, (value, raw)) in mine {
-            for (host, chain) in self.chains.iter().filter(|(h, _)| *h != me) {
-                let Some((theirs, their_raw)) = chain.get(seq) else {
-                    continue;
-                };
-                let left = (self.last(me) > Some(*seq), self.last(host) > Some(*seq));
-                let differs = raw != their_raw && contradict((value, left.0), (theirs, left.1));
-                if differs {
-                    return Err(splitbrain(view, *seq, (me, raw), (host, their_raw)));
-                }
-            }
+        for host in self.chains.keys().filter(|h| *h != me) {
+            let Some(seq) = branch_of(view, me, host) else {
+                continue;
+            };
+            let raw = |host| view.version_raw(seq, host).unwrap_or_default();
+            return Err(splitbrain(view, seq, (me, raw(me)), (host, raw(host))));
         }
         Ok(())
     }
@@ -98,16 +87,6 @@ impl History {
         }
         Progress::Done(())
     }
-}
-
-/// Whether two different values for one log exclude each other; each with whether its node has gone on to the next log.
-fn contradict(mine: (&VersionValue, bool), theirs: (&VersionValue, bool)) -> bool {
-    let ((a, a_left), (b, b_left)) = (mine, theirs);
-    if a.log_host != b.log_host || a.pos == b.pos {
-        return true;
-    }
-    // Who has gone on has finished the log: nobody can have more of it.
-    if a.pos < b.pos { a_left } else { b_left }
 }
 
 fn check_double_logs(view: ResourceView<'_>) -> Result<()> {

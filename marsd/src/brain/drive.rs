@@ -18,6 +18,9 @@ use super::res::{FetchRun, Shim};
 /// Time between two writes of the positions of a busy resource.
 const PUBLISH_INTERVAL: Duration = Duration::from_millis(300);
 
+/// What the links of several nodes say together is believed when it has stood for so long.
+const SETTLE: Duration = Duration::from_secs(5);
+
 /// A fetch that has run for so long has got over what its forerunner failed of.
 const FETCH_LASTS: Duration = Duration::from_secs(3);
 
@@ -83,6 +86,8 @@ impl Brain {
         let error = plan.error.take().or(shim_error).or(spoilt);
         let error = res.visible_error(error, waiting, now);
         res.seen.error = error;
+        let given_up = std::mem::take(&mut plan.discard);
+        self.discard(name, given_up, now);
         self.act(name, plan, now);
         if !facts.stopping {
             self.act_verify(name, &facts, now);
@@ -193,12 +198,43 @@ impl Brain {
         for (link, value) in position_links(self.tree.resource(name), &pos, 0, &self.me) {
             self.set_link(LinkPath::res(name, link), &value);
         }
-        match self.dir.remove_log(name, &old) {
-            Ok(()) => self.board.forget(name, &old),
-            Err(e) => self.warn_once(&old.to_string(), &e.to_string()),
-        }
-        self.refresh_log(name, &old);
+        self.remove_log(name, &old);
         self.dirty.insert(name.clone());
+    }
+
+    /// Removes copies of logs of a history that was given up, if they have been that for a while: links arrive one after
+    /// the other.
+    fn discard(&mut self, name: &ResourceName, logs: Vec<LogName>, now: Instant) {
+        let Some(res) = self.resources.get_mut(name) else {
+            return;
+        };
+        if logs.is_empty() {
+            res.given_up = None;
+            return;
+        }
+        match &res.given_up {
+            Some((known, since)) if *known == logs => {
+                if now < *since + SETTLE {
+                    return;
+                }
+            }
+            _ => {
+                res.given_up = Some((logs, now));
+                return;
+            }
+        }
+        for log in logs {
+            tracing::warn!(resource = %name, "{log} is removed here: its history was given up");
+            self.remove_log(name, &log);
+        }
+    }
+
+    fn remove_log(&mut self, name: &ResourceName, log: &LogName) {
+        match self.dir.remove_log(name, log) {
+            Ok(()) => self.board.forget(name, log),
+            Err(e) => self.warn_once(&log.to_string(), &e.to_string()),
+        }
+        self.refresh_log(name, log);
     }
 
     /// Tells the sync server about the disk.

@@ -171,6 +171,8 @@ pub(super) struct Res {
     pub(super) sync_blocked: Option<Instant>,
     /// The log of the position that was last looked for, and the log behind which writes went past the logs.
     pub(super) passed: Option<(LogName, Option<LogName>)>,
+    /// Copies of logs of a history that was given up, and since when they are just these.
+    pub(super) given_up: Option<(Vec<LogName>, Instant)>,
     pub(super) seen: Published,
     pub(super) replay_meter: RateMeter,
     pub(super) fetch_meter: RateMeter,

@@ -53,7 +53,7 @@ fn a_split_brain_is_shown_and_repaired_by_decision() -> Result {
                 .is_ok_and(|o| o.text.contains("SPLIT-BRAIN") || o.text.contains("split brain"))
                 || [a, b].iter().any(|n| {
                     n.actual(RESOURCE, "error")
-                        .is_some_and(|e| e.contains("split brain"))
+                        .is_some_and(|e| e.to_lowercase().contains("split brain"))
                 })
         })?;
         // Both histories are still there.
@@ -71,5 +71,44 @@ fn a_split_brain_is_shown_and_repaired_by_decision() -> Result {
         write(a, 5)?;
         cluster.wait_caught_up(RESOURCE, a, b, 60)?;
         same_disks(a, b, DISK)
+    })
+}
+
+#[test]
+fn the_older_side_can_be_kept_too() -> Result {
+    scenario(&PAIR, |cluster| {
+        cluster.replicate(32 << 20)?;
+        let (a, b) = (&cluster[0], &cluster[1]);
+        write(a, 1)?;
+        cluster.wait_caught_up(RESOURCE, a, b, 60)?;
+        cluster.cut(a, b)?;
+        b.run(&format!("marsadm --force primary {RESOURCE}"))?;
+        cluster.wait_device(b)?;
+        write(a, 2)?;
+        write(b, 3)?;
+        cluster.heal(a, b)?;
+        let copy = format!("log-000000002-{}", b.name());
+        let has_copy = || {
+            let looked = a.try_run(&format!("test -s /mars/resource-{RESOURCE}/{copy}"));
+            looked.is_ok_and(|o| o.code == 0)
+        };
+        cluster.wait("the log of the other side has arrived", 60, has_copy)?;
+
+        a.run(&format!("marsadm --force primary {RESOURCE}"))?;
+        cluster.wait_device(a)?;
+        write(a, 4)?;
+        cluster.wait("the copy is gone", 30, || !has_copy())?;
+        cluster.wait("the other side is asked to be invalidated", 60, || {
+            let error = b.actual(RESOURCE, "error").unwrap_or_default();
+            error.contains("SPLIT BRAIN") && error.contains("marsadm invalidate")
+        })?;
+        assert_eq!(stands_at(b, DISK, 3)?, "700");
+        b.run(&format!("marsadm invalidate {RESOURCE}"))?;
+        cluster.wait_caught_up(RESOURCE, a, b, 120)?;
+        same_disks(a, b, DISK)?;
+        for seed in [1, 2, 4] {
+            assert_eq!(stands_at(b, DISK, seed)?, "700");
+        }
+        cluster.hand_over(a, b)
     })
 }

@@ -4,6 +4,7 @@
 //! [`plan`] is called after every change. It never remembers anything: what is already running stands in the
 //! [`Facts`], and the caller starts or stops the difference.
 
+mod branch;
 mod delete;
 mod fetch;
 mod gap;
@@ -35,6 +36,7 @@ use crate::name::HostName;
 use crate::position::{LogName, ReplayPos};
 use crate::resource::ResourceView;
 
+pub use branch::branch_of;
 pub use delete::{
     DeleteStep, ORDER_ROOT, colliding_orders, deleted_resources, highest_order, plan_delete,
     room_before,
@@ -202,6 +204,8 @@ pub struct Plan {
     pub switch: Option<SwitchStep>,
     /// Stand at the beginning of this log instead of that of the empty one of the same number.
     pub instead: Option<LogName>,
+    /// Copies of logs that are to be removed if this lasts: their history was given up.
+    pub discard: Vec<LogName>,
     /// Why nothing can go on, if that is so: an error for the admin.
     pub error: Option<String>,
     /// What is waited for, if anything: becomes an error only if it lasts.
@@ -218,6 +222,7 @@ pub fn plan(view: ResourceView<'_>, facts: &Facts, me: &HostName) -> Plan {
         shim::plan_stopping(view, facts, pos, me, &mut plan);
         return plan;
     }
+    plan.discard = branch::copies_given_up(view, pos, me);
     let attached = view.switch(me, Switch::Attach);
     let primary = attached && view.is_designated_primary(me);
     match &facts.shim {
@@ -277,6 +282,9 @@ pub fn plan(view: ResourceView<'_>, facts: &Facts, me: &HostName) -> Plan {
     }
     if may_replay && plan.sync.is_none() && !facts.syncing && !facts.verifying {
         log::plan_log(view, facts, pos, me, primary, &mut plan);
+    }
+    if !primary {
+        plan.waiting = branch::left_behind(view, me).or(plan.waiting);
     }
     // What is here is replayed nevertheless.
     if plan.error.is_none() {

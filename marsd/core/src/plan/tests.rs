@@ -1,5 +1,6 @@
 //! The table of decisions, one situation per test.
 
+mod branching;
 mod fetching;
 mod publishing;
 mod serving;

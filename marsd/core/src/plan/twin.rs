@@ -1,7 +1,7 @@
-//! Two logs of one number of which one is empty: nothing was ever written to it, so it says nothing (`symlink-spec.md`
-//! section 8.7).
+//! Logs that say nothing of what is to be replayed: one of two with the same number to which nothing was ever written, and
+//! those of a history that was given up (`symlink-spec.md` section 8.7).
 
-use super::Facts;
+use super::{Facts, branch};
 use crate::name::HostName;
 use crate::position::{LogName, ReplayPos};
 use crate::resource::ResourceView;
@@ -25,17 +25,19 @@ fn is_empty(view: ResourceView<'_>, facts: &Facts, log: &LogName) -> bool {
             .all(|offer| offer.log != *log || offer.durable == 0)
 }
 
-/// Whether a log is to be passed over: it is empty, and there is another one of its number that is not, or whose writer is
-/// primary.
+/// Whether a log is to be passed over: it is of a history that was given up, or it is empty, and there is another one of its
+/// number that is not, or whose writer is primary.
 pub(super) fn is_void(view: ResourceView<'_>, facts: &Facts, log: &LogName) -> bool {
     let counts = |other: &LogName| {
         other.seq == log.seq
             && other.host != log.host
             && (!is_empty(view, facts, other) || view.is_designated_primary(&other.host))
     };
-    !view.is_designated_primary(&log.host)
-        && is_empty(view, facts, log)
-        && known(view, facts).any(counts)
+    if view.is_designated_primary(&log.host) {
+        return false;
+    }
+    let is_twin = is_empty(view, facts, log) && known(view, facts).any(counts);
+    is_twin || branch::is_given_up(view, log)
 }
 
 /// The log of the same number to which a node goes over that stands at the beginning of an empty one: its disk is at the end

@@ -1,0 +1,119 @@
+//! Histories that exclude each other: the primary goes its way, its followers with it, and who went another is told.
+
+use super::*;
+use crate::version::VersionValue;
+
+impl Case {
+    /// The version links of a node: writer and last position of each log from 1 on.
+    fn chain(&mut self, node: &str, logs: &[(&str, u64)]) -> &mut Self {
+        let mut previous = alloc::string::String::new();
+        for (seq, (writer, pos)) in (1..).zip(logs) {
+            previous = VersionValue::chain(&host(writer), seq, *pos, &previous).to_string();
+            self.put(&format!("version-{seq:09}-{node}"), &previous);
+        }
+        self
+    }
+}
+
+/// A wrote 700 bytes of log 1, Z was made primary when it had 600 of them and wrote log 2. Then A was chosen.
+fn chosen(me: &str, at: LogName, pos: u64) -> Case {
+    let mut case = Case::new(me, at, pos);
+    case.put("data-Z", "/dev/x")
+        .put("syncstatus-Z", "1048576")
+        .put("todo-Z/attach", "1")
+        .chain("A", &[("A", 700)])
+        .chain("Z", &[("A", 600), ("Z", 50)]);
+    if me != "Z" {
+        case.offer("Z", log(1, "A"), 600, true)
+            .offer("Z", log(2, "Z"), 50, false);
+    }
+    case
+}
+
+#[test]
+fn histories_exclude_each_other_only_where_none_can_follow_the_other() {
+    let end_a = [("A", 700)];
+    let gone_on_a = [("A", 700), ("A", 20)];
+    for (other, at) in [
+        (&[("A", 700)][..], None),
+        (&[("A", 600)], None),
+        (&[("A", 900)], None),
+        (&[("A", 600), ("Z", 50)], Some(1)),
+        (&[("A", 700), ("Z", 50)], None),
+        (&[("Z", 700)], Some(1)),
+    ] {
+        let mut case = Case::new("A", log(1, "A"), 700);
+        case.chain("A", &end_a).chain("Z", other);
+        let view = case.tree.resource(&case.res);
+        assert_eq!(branch_of(view, &host("A"), &host("Z")), at, "{other:?}");
+        assert_eq!(branch_of(view, &host("Z"), &host("A")), at, "{other:?}");
+    }
+    for (other, at) in [
+        (&[("A", 900)][..], Some(1)),
+        (&[("A", 700), ("Z", 50)], Some(2)),
+        (&[("A", 700), ("A", 10)], None),
+    ] {
+        let mut case = Case::new("A", log(2, "A"), 20);
+        case.chain("A", &gone_on_a).chain("Z", other);
+        let view = case.tree.resource(&case.res);
+        assert_eq!(branch_of(view, &host("A"), &host("Z")), at, "{other:?}");
+    }
+}
+
+#[test]
+fn the_primary_goes_on_and_removes_what_others_wrote_behind_another_end() {
+    let mut case = chosen("A", log(1, "A"), 700);
+    case.file(log(1, "A"), 700).file(log(2, "Z"), 50).end(700);
+    let plan = case.plan();
+    assert_eq!(plan.switch.unwrap().next, log(2, "A"));
+    assert_eq!(plan.discard, [log(2, "Z")]);
+    assert_eq!((plan.fetch, plan.error, plan.waiting), (None, None, None));
+    // At the beginning of its own log.
+    case.facts.pos = Some(ReplayPos::new(log(2, "A"), 0));
+    case.chain("A", &[("A", 700), ("A", 0)]).end(0);
+    assert!(matches!(case.plan().shim, ShimPlan::Start(_)));
+    case.shim(ShimState::Logging, &[(log(2, "A"), false)]);
+    assert_eq!(case.plan().discard, [log(2, "Z")]);
+    // Nothing is decided: nothing goes.
+    case.put("primary", "(none)");
+    assert!(case.plan().discard.is_empty());
+    // Of the same history.
+    case.put("primary", "A")
+        .chain("A", &[("A", 700)])
+        .chain("Z", &[("A", 700), ("Z", 50)]);
+    case.tree
+        .links
+        .retain(|path, _| !path.to_string().ends_with("version-000000002-A"));
+    assert!(case.plan().discard.is_empty());
+}
+
+#[test]
+fn who_did_not_go_the_other_way_follows_the_primary() {
+    let mut case = chosen("B", log(1, "A"), 700);
+    case.file(log(1, "A"), 700)
+        .end(700)
+        .chain("B", &[("A", 700)])
+        .offer("A", log(1, "A"), 700, true)
+        .offer("A", log(2, "A"), 30, false);
+    let plan = case.plan();
+    assert_eq!(plan.switch.unwrap().next, log(2, "A"));
+    assert_eq!(plan.fetch, Some((log(2, "A"), host("A"))));
+    case.put("primary", "(none)");
+    assert!(case.plan().error.unwrap().contains("SPLIT BRAIN"));
+}
+
+#[test]
+fn who_went_another_way_than_the_primary_is_told_and_keeps_what_it_has() {
+    let mut case = chosen("Z", log(2, "Z"), 50);
+    case.file(log(1, "A"), 600)
+        .file(log(2, "Z"), 50)
+        .end(50)
+        .offer("A", log(1, "A"), 700, false);
+    let plan = case.plan();
+    let waiting = plan.waiting.unwrap();
+    assert!(waiting.contains("SPLIT BRAIN at log 1"), "{waiting}");
+    assert!(waiting.contains("'marsadm invalidate r'"), "{waiting}");
+    assert!(plan.discard.is_empty() && plan.switch.is_none());
+    case.put("primary", "Z");
+    assert_eq!(case.plan().waiting, None);
+}
