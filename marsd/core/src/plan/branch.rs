@@ -6,6 +6,7 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
+use super::Facts;
 use crate::link::ResourceLink;
 use crate::name::HostName;
 use crate::position::{LogName, ReplayPos};
@@ -60,6 +61,25 @@ pub(super) fn is_given_up(view: ResourceView<'_>, log: &LogName) -> bool {
 fn is_behind(view: ResourceView<'_>, log: &LogName, primary: &HostName, seq: u64) -> bool {
     let other = |v: VersionValue| v.log_host != log.host;
     log.seq > seq || (log.seq == seq && view.version(seq, primary).is_some_and(other))
+}
+
+/// The facts without what peers offer of logs from which on their history excludes that of the primary: what they have of
+/// them is not what the primary has, and where they take them to end is not their end. `None` if that is nothing.
+pub(super) fn without_given_up(view: ResourceView<'_>, facts: &Facts) -> Option<Facts> {
+    let primary = view.primary().flatten()?;
+    let others = facts.offers.keys().filter(|peer| **peer != primary);
+    let branches: Vec<(&HostName, u64)> = others
+        .filter_map(|peer| Some((peer, branch_of(view, &primary, peer)?)))
+        .collect();
+    if branches.is_empty() {
+        return None;
+    }
+    let mut kept = facts.clone();
+    for (peer, seq) in branches {
+        let offers = kept.offers.entry(peer.clone()).or_default();
+        offers.retain(|offer| offer.log.seq < seq);
+    }
+    Some(kept)
 }
 
 /// Copies here of logs of a history that was given up. They can never be applied to a disk that is on the way of the

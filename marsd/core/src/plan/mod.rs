@@ -222,6 +222,8 @@ pub fn plan(view: ResourceView<'_>, facts: &Facts, me: &HostName) -> Plan {
         shim::plan_stopping(view, facts, pos, me, &mut plan);
         return plan;
     }
+    let way = branch::without_given_up(view, facts);
+    let facts = way.as_ref().unwrap_or(facts);
     plan.discard = branch::copies_given_up(view, pos, me);
     let attached = view.switch(me, Switch::Attach);
     let primary = attached && view.is_designated_primary(me);

@@ -117,3 +117,27 @@ fn who_went_another_way_than_the_primary_is_told_and_keeps_what_it_has() {
     case.put("primary", "Z");
     assert_eq!(case.plan().waiting, None);
 }
+
+#[test]
+fn what_the_other_side_takes_for_the_end_of_a_log_is_not_believed() {
+    let mut case = chosen("B", log(1, "A"), 600);
+    case.file(log(1, "A"), 600)
+        .end(600)
+        .chain("B", &[("A", 600)])
+        .offer("A", log(1, "A"), 700, true);
+    let plan = case.plan();
+    assert_eq!(plan.fetch, Some((log(1, "A"), host("A"))));
+    assert_eq!((plan.switch, plan.waiting, plan.error), (None, None, None));
+    // Nor is more of it than the primary has.
+    let mut case = Case::new("B", log(1, "A"), 500);
+    case.put("primary", "Z")
+        .chain("A", &[("A", 700)])
+        .chain("Z", &[("A", 600), ("Z", 50)])
+        .chain("B", &[("A", 500)])
+        .file(log(1, "A"), 600)
+        .end(600)
+        .offer("A", log(1, "A"), 700, true)
+        .offer("Z", log(1, "A"), 600, true)
+        .offer("Z", log(2, "Z"), 50, false);
+    assert_eq!(case.plan().fetch, Some((log(2, "Z"), host("Z"))));
+}
