@@ -281,9 +281,10 @@ impl Link {
         } else {
             self.ask(Verb::Attach(job.attach), fuse).map(drop)
         };
+        let is_attached = attached.is_ok();
         let begun = attached.and_then(|()| self.ask(beginning(job.from, job.pass), None));
-        if begun.is_err() && found == ShimState::Idle && fuse.is_none() {
-            // The next try is to find none that has half begun.
+        if begun.is_err() && found == ShimState::Idle && !(is_attached && fuse.is_some()) {
+            // The next try is to find none that has half begun, unless that has taken the device over.
             let _ = self.ask(Verb::Stop, None);
         }
         begun

@@ -69,6 +69,7 @@ impl Brain {
         if matches!(res.shim, Shim::Starting(_)) {
             plan = Plan::default();
         }
+        res.forget_shim_failure(&plan, now);
         res.sync_elsewhere(&mut plan, now);
         let lasts = |run: &FetchRun| now >= run.since + FETCH_LASTS;
         if plan.fetch.is_none() || res.fetch.as_ref().is_some_and(lasts) {

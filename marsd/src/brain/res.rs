@@ -153,6 +153,8 @@ pub(super) struct Res {
     pub(super) verify: Verify,
     pub(super) runs: u64,
     pub(super) failed: Option<(String, Instant)>,
+    /// That was the shim.
+    pub(super) shim_failed: bool,
     pub(super) waiting: Option<(String, Instant)>,
     pub(super) fetch_after: Option<Instant>,
     pub(super) fetch_error: Option<FetchFailure>,
@@ -291,6 +293,25 @@ impl Res {
             tracing::error!(resource = %res, "{why}");
         }
         self.failed = Some((why, now));
+        self.shim_failed = false;
+    }
+
+    /// As [`Self::fail`], of the shim.
+    pub(super) fn fail_shim(&mut self, res: &ResourceName, why: String, now: Instant) {
+        self.fail(res, why, now);
+        self.shim_failed = true;
+    }
+
+    /// A shim that is not wanted any more has not failed.
+    pub(super) fn forget_shim_failure(&mut self, plan: &Plan, now: Instant) {
+        let is_over = self
+            .failed
+            .as_ref()
+            .is_some_and(|(_, since)| now >= *since + RETRY);
+        let is_wanted = matches!(plan.shim, ShimPlan::Start(_) | ShimPlan::Pass(_));
+        if self.shim_failed && is_over && !is_wanted && matches!(self.shim, Shim::Off) {
+            self.failed = None;
+        }
     }
 
     /// The error to be shown: a failure, or a condition that has been waited for too long.

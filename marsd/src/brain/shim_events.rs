@@ -175,7 +175,7 @@ impl Brain {
         if res.pos.is_none() {
             tracing::info!(resource = %name, "the shim of an earlier marsd is gone: {why}");
         } else {
-            res.fail(name, format!("shim: {why}"), now);
+            res.fail_shim(name, format!("shim: {why}"), now);
         }
     }
 
@@ -196,7 +196,7 @@ impl Brain {
                 tracing::warn!(resource = %name, "the shim died, its device is held for a successor");
                 res.shim = Shim::Down(resume, fd);
             }
-            None => res.fail(name, "the shim died and its device with it".into(), now),
+            None => res.fail_shim(name, "the shim died and its device with it".into(), now),
         }
         let logs: Vec<_> = self
             .tree

@@ -178,12 +178,18 @@ impl ControlSocket {
     fn recv_packet(&self, flags: RecvFlags) -> Result<(Vec<u8>, Option<OwnedFd>), ControlError> {
         let mut data = vec![0; MESSAGE_MAX];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(4))];
+        let mut reset = false;
         loop {
             let mut ancillary = RecvAncillaryBuffer::new(&mut space);
             let mut iov = [IoSliceMut::new(&mut data)];
             let got = match recvmsg(&self.fd, &mut iov, &mut ancillary, flags) {
                 Ok(got) => got,
                 Err(Errno::INTR) => continue,
+                // The other end has gone with requests untaken. What it had sent before is still to be had.
+                Err(Errno::CONNRESET) if !reset => {
+                    reset = true;
+                    continue;
+                }
                 Err(Errno::CONNRESET) => return Err(self.closed()),
                 Err(Errno::AGAIN) => return Err(self.timed_out()),
                 Err(e) => return Err(io("receive from", &self.path, e)),
@@ -373,6 +379,21 @@ mod tests {
         rustix::io::write(&server, b"{rubbish").unwrap();
         assert!(matches!(client.recv(), Err(ControlError::Malformed { .. })));
         drop(server);
+        assert!(matches!(client.recv(), Err(ControlError::Closed { .. })));
+    }
+
+    #[test]
+    fn the_last_words_of_a_peer_arrive_though_it_left_requests_untaken() {
+        let (_dir, _listener, client, server) = pair();
+        client.send(&hello(), None).unwrap();
+        client.send(&hello(), None).unwrap();
+        server.recv_request().unwrap();
+        let why = "last".to_string();
+        let result = Err(mars_core::control::Refusal::Invalid { why });
+        let last = Message::Reply(mars_core::control::Reply { id: 7, result });
+        server.send_message(&last, None).unwrap();
+        drop(server);
+        assert_eq!(client.recv().unwrap().0, last);
         assert!(matches!(client.recv(), Err(ControlError::Closed { .. })));
     }
 
