@@ -33,7 +33,7 @@ endef
 
 deps: ## Install the Debian packages that building and testing need (only those that are missing)
 	$(call install,$(APT_PACKAGES))
-	@command -v $(CARGO) >/dev/null || { echo "cargo is missing: install Rust 1.85 or newer (https://rustup.rs)" >&2; exit 1; }
+	@command -v $(CARGO) >/dev/null || { echo "cargo is missing: install Rust 1.89 or newer (https://rustup.rs)" >&2; exit 1; }
 
 build: deps ## Compile everything
 	$(CARGO) build --workspace

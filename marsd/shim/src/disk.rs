@@ -65,7 +65,7 @@ impl Disk {
     /// Checks that the disk has room for a device of `size_bytes`.
     pub fn check_size(&self, size_bytes: u64) -> Result<(), ShimError> {
         let size = self.size()?;
-        if size_bytes == 0 || size_bytes % u64::from(self.sector) != 0 {
+        if size_bytes == 0 || !size_bytes.is_multiple_of(u64::from(self.sector)) {
             return Err(ShimError::Invalid(format!(
                 "size {size_bytes} is not a positive multiple of the sector size {} of {}",
                 self.sector,

@@ -133,7 +133,9 @@ fn check_record(path: &Path, at: u64, record: &Record, size_bytes: u64) -> Resul
     let len = u64::from(record.len);
     let end = record.pos.checked_add(len);
     let inside = end.is_some_and(|end| end <= size_bytes);
-    if record.code != CODE_NEW_DATA || inside && record.pos % SECTOR == 0 && len % SECTOR == 0 {
+    if record.code != CODE_NEW_DATA
+        || inside && record.pos.is_multiple_of(SECTOR) && len % SECTOR == 0
+    {
         return Ok(());
     }
     Err(ShimError::Invalid(format!(
@@ -155,7 +157,7 @@ fn stamp_before(file: &Arc<File>, path: &Path, pos: u64) -> Result<Stamp, ShimEr
     reader.fill()?;
     let bytes = reader.rest();
     for start in 0..bytes.len() {
-        if let Ok(Parsed::Record(record, _)) = parse(&bytes[start..], crc32c::crc32c)
+        if let Ok(Parsed::Record(record, _)) = parse(&bytes[start..], crc_fast::crc32_iscsi)
             && record.total_len() == bytes.len() - start
         {
             return Ok(stamp_of(&record));
@@ -250,7 +252,7 @@ impl LogReader {
         if (self.rest().len() as u64) < left.min(RECORD_MAX as u64) {
             self.fill()?;
         }
-        let record = match parse(self.rest(), crc32c::crc32c) {
+        let record = match parse(self.rest(), crc_fast::crc32_iscsi) {
             Ok(Parsed::Record(record, _)) => record,
             Ok(Parsed::End) => return Ok(None),
             Ok(Parsed::Incomplete(_)) => {
@@ -291,7 +293,7 @@ impl LogReader {
                 Err(e) => return Err(ShimError::io("read", &self.path, e)),
             };
             filled += got;
-            if got == 0 || filled % 4096 != 0 {
+            if got == 0 || !filled.is_multiple_of(4096) {
                 break;
             }
         }

@@ -123,7 +123,7 @@ pub fn copy_past_cache(from: &[u8], to: &mut [u8]) {
     {
         use std::arch::x86_64::{__m128i, _mm_loadu_si128, _mm_sfence, _mm_stream_si128};
         if from.len() == to.len()
-            && to.len() % 16 == 0
+            && to.len().is_multiple_of(16)
             && to.as_ptr().cast::<__m128i>().is_aligned()
         {
             for (source, target) in from.chunks_exact(16).zip(to.chunks_exact_mut(16)) {

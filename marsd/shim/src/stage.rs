@@ -101,7 +101,7 @@ impl Stage {
             // At most PAYLOAD_MAX.
             len: u32::try_from(len).unwrap_or(0),
             code: CODE_NEW_DATA,
-            crc: crc32c::crc32c(data),
+            crc: crc_fast::crc32_iscsi(data),
         };
         let mut header = [0; HEADER_LEN];
         encode_header(&mut header, &record);
@@ -154,7 +154,7 @@ mod tests {
         }
         let mut at = 0;
         for (pos, data) in expect {
-            let parsed = parse(&log[at..], crc32c::crc32c).unwrap();
+            let parsed = parse(&log[at..], crc_fast::crc32_iscsi).unwrap();
             let Parsed::Record(record, payload) = parsed else {
                 panic!("{parsed:?} at {at}");
             };

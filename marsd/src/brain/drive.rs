@@ -144,15 +144,15 @@ impl Brain {
             .resources
             .get(name)
             .is_some_and(|r| r.replay.is_some() || r.sync.is_some() || r.verify.holds());
-        if let Some(step) = plan.switch {
-            if !busy {
-                self.switch_log(name, &step);
-            }
+        if let Some(step) = plan.switch
+            && !busy
+        {
+            self.switch_log(name, &step);
         }
-        if let Some(other) = plan.instead {
-            if !busy {
-                self.stand_at(name, &other);
-            }
+        if let Some(other) = plan.instead
+            && !busy
+        {
+            self.stand_at(name, &other);
         }
         let stopping_only = !matches!(plan.shim, ShimPlan::Start(_) | ShimPlan::Pass(_));
         if stopping_only || !busy {
@@ -296,10 +296,10 @@ impl Brain {
         for (link, value) in links {
             self.set_link(LinkPath::res(name, link), &value);
         }
-        if let Some(res) = self.resources.get_mut(name) {
-            if self.tree.resource(name).replay(&self.me) == res.pos {
-                res.link.clone_from(&res.pos);
-            }
+        if let Some(res) = self.resources.get_mut(name)
+            && self.tree.resource(name).replay(&self.me) == res.pos
+        {
+            res.link.clone_from(&res.pos);
         }
     }
 }

@@ -287,14 +287,14 @@ impl Brain {
         if self.unheard.take_if(heard).is_some() {
             self.dirty.extend(self.resources.keys().cloned());
         }
-        if self.ticks % 10 == 0 {
+        if self.ticks.is_multiple_of(10) {
             self.check_params(now);
         }
-        if self.ticks % 10 == 0 && self.stopping.is_none() {
+        if self.ticks.is_multiple_of(10) && self.stopping.is_none() {
             self.make_room();
         }
         // Throttled links and retries.
-        if self.ticks % 3 == 0 {
+        if self.ticks.is_multiple_of(3) {
             let names: Vec<ResourceName> = self.resources.keys().cloned().collect();
             self.dirty.extend(names);
         }

@@ -131,10 +131,10 @@ impl Brain {
         if size > end {
             tracing::info!(resource = %name, "{log} is trimmed from {size} to {end} bytes, the end of its records");
         }
-        if let Err(e) = truncate_log(&self.dir.log_path(name, log), end.min(size)) {
-            if let Some(res) = self.resources.get_mut(name) {
-                res.fail(name, format!("trim {log}: {e}"), now);
-            }
+        if let Err(e) = truncate_log(&self.dir.log_path(name, log), end.min(size))
+            && let Some(res) = self.resources.get_mut(name)
+        {
+            res.fail(name, format!("trim {log}: {e}"), now);
         }
         self.refresh_log(name, log);
     }

@@ -131,12 +131,14 @@ fn last_stamp(file: &File, end: u64) -> io::Result<Stamp> {
     let len = usize::try_from(end).unwrap_or(usize::MAX).min(RECORD_MAX);
     let mut bytes = vec![0; len];
     file.read_exact_at(&mut bytes, end - len as u64)?;
-    let found = (0..len).find_map(|start| match parse(&bytes[start..], crc32c::crc32c) {
-        Ok(Parsed::Record(record, _)) if record.total_len() == len - start => {
-            Some(Stamp::new(record.stamp.secs, record.stamp.nanos))
-        }
-        _ => None,
-    });
+    let found = (0..len).find_map(
+        |start| match parse(&bytes[start..], crc_fast::crc32_iscsi) {
+            Ok(Parsed::Record(record, _)) if record.total_len() == len - start => {
+                Some(Stamp::new(record.stamp.secs, record.stamp.nanos))
+            }
+            _ => None,
+        },
+    );
     Ok(found.unwrap_or_default())
 }
 

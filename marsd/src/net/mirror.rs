@@ -101,10 +101,10 @@ async fn run(conn: &PeerConn, staging: &Path, what: &Mirror) -> Result<(), NetEr
         return Ok(());
     }
     let mut cause = format!("rsync ended with {status}");
-    if let Some(complaints) = complaints {
-        if let Ok(Ok(text)) = timeout(STDERR_WAIT, complaints).await {
-            cause = format!("{cause}: {text}");
-        }
+    if let Some(complaints) = complaints
+        && let Ok(Ok(text)) = timeout(STDERR_WAIT, complaints).await
+    {
+        cause = format!("{cause}: {text}");
     }
     if let Err(e) = carried {
         cause = format!("{e} ({cause})");

@@ -302,10 +302,10 @@ impl AsyncRead for Stream {
         let wanted = buf.remaining();
         let read = ready!(Pin::new(&mut self.inner).poll_read(cx, buf));
         let nothing = wanted > 0 && buf.filled().len() == before;
-        if read.is_err() || nothing {
-            if let Some(broken) = self.broken() {
-                return Poll::Ready(Err(broken));
-            }
+        if (read.is_err() || nothing)
+            && let Some(broken) = self.broken()
+        {
+            return Poll::Ready(Err(broken));
         }
         Poll::Ready(read)
     }

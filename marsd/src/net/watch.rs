@@ -107,10 +107,10 @@ where
             Ok(Err(e)) => return Err(e),
             Err(_) => return Err(silent(pace)),
         };
-        if let (Some(sink), Some(message)) = (sink, sensible(message)) {
-            if sink.send(message).await.is_err() {
-                return Ok(());
-            }
+        if let (Some(sink), Some(message)) = (sink, sensible(message))
+            && sink.send(message).await.is_err()
+        {
+            return Ok(());
         }
     }
 }

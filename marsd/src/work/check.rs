@@ -40,7 +40,7 @@ pub(crate) fn walk(buf: &[u8], mut each: impl FnMut(&Record, Range<usize>)) -> W
     let (mut len, mut last) = (0, None);
     let stop = loop {
         let rest = buf.get(len..).unwrap_or_default();
-        match parse(rest, crc32c::crc32c) {
+        match parse(rest, crc_fast::crc32_iscsi) {
             Ok(Parsed::Record(record, payload)) => {
                 let start = len + HEADER_LEN;
                 each(&record, start..start + payload.len());

@@ -154,7 +154,7 @@ impl Disk {
     }
 
     fn goes_direct(&self, extent: &Extent) -> bool {
-        let fits = |d: &Direct| d.fits(extent.pos) && extent.len % d.align == 0;
+        let fits = |d: &Direct| d.fits(extent.pos) && extent.len.is_multiple_of(d.align);
         self.direct.as_ref().is_some_and(fits)
     }
 
@@ -200,7 +200,7 @@ impl Direct {
     }
 
     fn fits(&self, pos: u64) -> bool {
-        pos % as_u64(self.align) == 0
+        pos.is_multiple_of(as_u64(self.align))
     }
 }
 

@@ -63,11 +63,11 @@ impl Map {
         if start == end {
             return;
         }
-        if let Some((&s, &(e, at))) = self.0.range(..start).next_back() {
-            if e > start {
-                self.0.insert(s, (start, at));
-                self.keep_tail(s, e, at, end);
-            }
+        if let Some((&s, &(e, at))) = self.0.range(..start).next_back()
+            && e > start
+        {
+            self.0.insert(s, (start, at));
+            self.keep_tail(s, e, at, end);
         }
         while let Some((&s, &(e, at))) = self.0.range(start..end).next() {
             self.0.remove(&s);

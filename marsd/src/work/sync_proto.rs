@@ -41,7 +41,7 @@ pub struct Window {
 impl Window {
     /// The window at `pos` of a disk of `size` bytes; `None` where no window begins.
     pub fn at(pos: u64, size: u64) -> Option<Self> {
-        if pos % as_u64(WINDOW) != 0 || pos >= size {
+        if !pos.is_multiple_of(as_u64(WINDOW)) || pos >= size {
             return None;
         }
         let len = super::as_len(size - pos, WINDOW);
@@ -63,7 +63,7 @@ impl Window {
     fn asked(pos: u64, len: u64, size: u64) -> Option<Self> {
         let end = pos.checked_add(len).filter(|end| *end <= size)?;
         let block = as_u64(BLOCK);
-        let whole = pos % block == 0 && (end % block == 0 || end == size);
+        let whole = pos.is_multiple_of(block) && (end % block == 0 || end == size);
         (whole && len > 0 && len <= as_u64(WINDOW)).then(|| Self {
             pos,
             len: super::as_len(len, WINDOW),

@@ -42,7 +42,7 @@ pub(super) async fn send<S: AsyncWrite + Unpin>(
 
 /// Takes the ranges of one frame into the list; false if it was the last.
 pub(super) fn parse(payload: &[u8], size: u64, ranges: &mut Ranges) -> Result<bool, String> {
-    if payload.len() % 16 != 0 {
+    if !payload.len().is_multiple_of(16) {
         return Err(format!("list of ranges with {} bytes", payload.len()));
     }
     for at in (0..payload.len()).step_by(16) {

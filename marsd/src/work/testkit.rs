@@ -23,7 +23,7 @@ pub(crate) fn coded_record(pos: u64, payload: &[u8], code: u16) -> Vec<u8> {
         pos,
         len: u32::try_from(payload.len()).unwrap(),
         code,
-        crc: crc32c::crc32c(payload),
+        crc: crc_fast::crc32_iscsi(payload),
     };
     let mut header = [0; HEADER_LEN];
     let mut trailer = [0; TRAILER_LEN];

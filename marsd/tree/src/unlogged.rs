@@ -14,7 +14,7 @@ use mars_core::unlogged::{BLOCK_LEN, Block, Damage, Header, Regions, block_of, m
 
 use crate::error::TreeError;
 
-const SUM: fn(&[u8]) -> u32 = crc32c::crc32c;
+const SUM: fn(&[u8]) -> u32 = crc_fast::crc32_iscsi;
 
 /// Path of the map beside the logs in `dir`.
 pub fn unlogged_path(dir: &Path) -> PathBuf {

@@ -51,7 +51,7 @@ impl Disk {
     /// # Errors
     /// A file or the socket cannot be made.
     pub(crate) fn create(dir: &Path, name: &str, bytes: u64) -> Result<Self> {
-        if bytes % BLOCK_BYTES != 0 {
+        if !bytes.is_multiple_of(BLOCK_BYTES) {
             return Err(fail(format!("a disk of {bytes} bytes has no whole blocks")));
         }
         let file = |suffix: &str| {

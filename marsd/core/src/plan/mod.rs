@@ -277,10 +277,10 @@ pub fn plan(view: ResourceView<'_>, facts: &Facts, me: &HostName) -> Plan {
     if view.switch(me, Switch::Connect) && !facts.exhausted && view.sync_status(me).is_some() {
         plan.fetch = fetch::plan_fetch(view, facts, pos, me);
     }
-    if let Some(why) = &facts.paused {
-        if plan.sync.take().is_some() | plan.fetch.take().is_some() {
-            plan.waiting = Some(why.clone());
-        }
+    if let Some(why) = &facts.paused
+        && plan.sync.take().is_some() | plan.fetch.take().is_some()
+    {
+        plan.waiting = Some(why.clone());
     }
     if may_replay && plan.sync.is_none() && !facts.syncing && !facts.verifying {
         log::plan_log(view, facts, pos, me, primary, &mut plan);

@@ -91,14 +91,14 @@ fn begins_later(
         ));
         return true;
     }
-    if let Some(log) = source.filter(|log| log.seq > pos.log.seq && offers(log)) {
-        if let Some(previous) = view.version_raw(log.seq - 1, peer) {
-            plan.rebase = Some(RebaseStep {
-                previous: previous.into(),
-                log,
-            });
-            return true;
-        }
+    if let Some(log) = source.filter(|log| log.seq > pos.log.seq && offers(log))
+        && let Some(previous) = view.version_raw(log.seq - 1, peer)
+    {
+        plan.rebase = Some(RebaseStep {
+            previous: previous.into(),
+            log,
+        });
+        return true;
     }
     let is_bad = facts.bad_copies.values().any(|copy| copy.is_proven);
     let later = |o: &LogOffer| o.log.seq > pos.log.seq;

@@ -248,7 +248,7 @@ impl Engine {
 
     fn aligned(&self, offset: u64, len: u64) -> bool {
         let unit = SECTOR.max(u64::from(self.disk.sector));
-        offset % unit == 0 && len % unit == 0
+        offset.is_multiple_of(unit) && len.is_multiple_of(unit)
     }
 
     /// Answers a request.

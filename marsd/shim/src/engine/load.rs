@@ -168,7 +168,7 @@ impl Engine {
     /// Stages again what a predecessor had acknowledged; false if there is no room for all of it now.
     fn stage_leftover(&mut self, (bytes, done): &mut (Vec<u8>, usize)) -> bool {
         loop {
-            let (record, payload) = match parse(&bytes[*done..], crc32c::crc32c) {
+            let (record, payload) = match parse(&bytes[*done..], crc_fast::crc32_iscsi) {
                 Ok(Parsed::Record(record, payload)) => (record, payload),
                 Ok(Parsed::End) => return true,
                 other => {
@@ -203,7 +203,7 @@ impl Engine {
         let end = write.offset.checked_add(len);
         if end.is_none_or(|end| end > self.size_bytes)
             || write.offset % SECTOR != 0
-            || len % SECTOR != 0
+            || !len.is_multiple_of(SECTOR)
         {
             tracing::error!("the write that the predecessor kept is damaged");
             return true;

@@ -16,7 +16,7 @@ pub(crate) fn replay(log: &Path, disk: &Path) -> Result<u64> {
         .context(format!("open {}", disk.display()))?;
     let mut len = 0;
     while let Ok(Parsed::Record(record, payload)) =
-        parse(bytes.get(len..).unwrap_or_default(), crc32c::crc32c)
+        parse(bytes.get(len..).unwrap_or_default(), crc_fast::crc32_iscsi)
     {
         if record.code == CODE_NEW_DATA {
             device
