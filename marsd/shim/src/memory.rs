@@ -81,7 +81,7 @@ impl Memory {
     /// plain reference to them.
     pub fn word(&self, offset: usize) -> &AtomicU64 {
         assert!(
-            offset % 8 == 0 && self.len >= 8 && offset <= self.len - 8,
+            offset.is_multiple_of(8) && self.len >= 8 && offset <= self.len - 8,
             "inside"
         );
         // SAFETY: inside the mapping, which begins at a page, hence 8-aligned; plain references are excluded above.
@@ -117,24 +117,36 @@ impl Drop for Memory {
     }
 }
 
+/// Bytes of a line of the cache.
+#[cfg(target_arch = "x86_64")]
+const LINE: usize = 64;
+
 /// Copies `from` to `to`, which have the same length, without bringing `to` into the processor's cache.
 pub fn copy_past_cache(from: &[u8], to: &mut [u8]) {
     #[cfg(target_arch = "x86_64")]
     {
         use std::arch::x86_64::{__m128i, _mm_loadu_si128, _mm_sfence, _mm_stream_si128};
-        if from.len() == to.len()
-            && to.len().is_multiple_of(16)
-            && to.as_ptr().cast::<__m128i>().is_aligned()
-        {
-            for (source, target) in from.chunks_exact(16).zip(to.chunks_exact_mut(16)) {
-                // SAFETY: 16 bytes each; every x86_64 has these instructions, and the target is aligned.
-                unsafe {
-                    let part = _mm_loadu_si128(source.as_ptr().cast());
-                    _mm_stream_si128(target.as_mut_ptr().cast(), part);
+        if from.len() == to.len() {
+            // Whole lines of the cache; what is left at both ends goes the usual way.
+            let head = to.as_ptr().align_offset(LINE).min(to.len());
+            let (from_head, from) = from.split_at(head);
+            let (to_head, to) = to.split_at_mut(head);
+            to_head.copy_from_slice(from_head);
+            let (source, target) = (from.chunks_exact(LINE), to.chunks_exact_mut(LINE));
+            let rest = source.remainder();
+            let end = from.len() - rest.len();
+            for (source, target) in source.zip(target) {
+                for at in (0..LINE).step_by(16) {
+                    // SAFETY: 16 bytes inside of both; every x86_64 has these instructions, and the target is aligned.
+                    unsafe {
+                        let part = _mm_loadu_si128(source.as_ptr().add(at).cast());
+                        _mm_stream_si128(target.as_mut_ptr().add(at).cast::<__m128i>(), part);
+                    }
                 }
             }
             // SAFETY: makes the stores visible in order; touches nothing.
             unsafe { _mm_sfence() };
+            to[end..].copy_from_slice(rest);
             return;
         }
     }
@@ -229,7 +241,15 @@ mod tests {
         let mut to = vec![0u64; 1024];
         // SAFETY: plain bytes of a larger allocation.
         let to = unsafe { std::slice::from_raw_parts_mut(to.as_mut_ptr().cast::<u8>(), 8192) };
-        for (begin, len) in [(0, 4096), (16, 512), (7, 4096), (32, 4103), (0, 0)] {
+        for (begin, len) in [
+            (0, 4096),
+            (16, 512),
+            (7, 4096),
+            (32, 4103),
+            (61, 2),
+            (61, 5),
+            (0, 0),
+        ] {
             to.fill(0xaa);
             copy_past_cache(&from[..len], &mut to[begin..begin + len]);
             assert_eq!(to[begin..begin + len], from[..len]);

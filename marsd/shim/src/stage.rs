@@ -6,6 +6,8 @@ use mars_core::log_format::{
     encode_trailer,
 };
 
+use crate::memory::copy_past_cache;
+
 /// Alignment of log writes in bytes.
 pub const LOG_ALIGN: u64 = 4096;
 
@@ -14,6 +16,8 @@ pub const LOG_ALIGN: u64 = 4096;
 pub enum Payload<'a> {
     /// These bytes.
     Data(&'a [u8]),
+    /// These bytes of a large write, which is not read soon and would push out of the cache what is.
+    Large(&'a [u8]),
     /// This many zero bytes.
     Zero(usize),
 }
@@ -22,7 +26,7 @@ impl Payload<'_> {
     /// Length in bytes.
     pub fn len(&self) -> usize {
         match self {
-            Self::Data(data) => data.len(),
+            Self::Data(data) | Self::Large(data) => data.len(),
             Self::Zero(len) => *len,
         }
     }
@@ -36,7 +40,16 @@ impl Payload<'_> {
     pub fn copy(&self, range: std::ops::Range<usize>, out: &mut [u8]) {
         match self {
             Self::Data(data) => out.copy_from_slice(&data[range]),
+            Self::Large(data) => copy_past_cache(&data[range], out),
             Self::Zero(_) => out.fill(0),
+        }
+    }
+
+    /// CRC32C of it, which was copied to `copied`; taken where the bytes are in the cache.
+    fn crc(&self, copied: &[u8]) -> u32 {
+        match self {
+            Self::Large(data) => crc_fast::crc32_iscsi(data),
+            Self::Data(_) | Self::Zero(_) => crc_fast::crc32_iscsi(copied),
         }
     }
 }
@@ -101,7 +114,7 @@ impl Stage {
             // At most PAYLOAD_MAX.
             len: u32::try_from(len).unwrap_or(0),
             code: CODE_NEW_DATA,
-            crc: crc_fast::crc32_iscsi(data),
+            crc: payload.crc(data),
         };
         let mut header = [0; HEADER_LEN];
         encode_header(&mut header, &record);
@@ -141,7 +154,11 @@ mod tests {
                 let data = vec![u8::try_from(round * 7 + n).unwrap(); len];
                 assert!(stage.fits(data.len(), now.len()));
                 let pos = round * 8192;
-                stage.push(now, pos, Payload::Data(&data), Stamp::new(9, 1));
+                let payload = match n {
+                    0 => Payload::Data(&data),
+                    _ => Payload::Large(&data),
+                };
+                stage.push(now, pos, payload, Stamp::new(9, 1));
                 expect.push((pos, data));
             }
             let following = stage.close(now);

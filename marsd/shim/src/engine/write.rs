@@ -6,7 +6,6 @@ use mars_core::log_format::{OVERHEAD, PAYLOAD_MAX, chunk_len};
 use super::{Engine, Mode};
 use crate::fuse_proto::format_written;
 use crate::map::{PAGE, SECTOR, split_pages};
-use crate::memory::copy_past_cache;
 use crate::requests::Requests;
 use crate::stage::Payload;
 
@@ -62,6 +61,7 @@ impl<'a> Content<'a> {
     /// Its `len` bytes.
     pub(super) fn payload(self, len: usize, requests: &'a Requests) -> Payload<'a> {
         match self {
+            Self::Request(at) if requests.keeps() => Payload::Large(requests.payload(at, len)),
             Self::Request(at) => Payload::Data(requests.payload(at, len)),
             Self::Bytes(bytes) => Payload::Data(bytes),
             Self::Zero => Payload::Zero(len),
@@ -191,8 +191,6 @@ impl Engine {
         let before = self.log.last_stamp;
         let size = usize::try_from(len).unwrap_or(0);
         let payload = content.payload(size, &self.log.area.requests);
-        // A large write is not read soon, and would push out of the cache what is.
-        let large = self.log.area.requests.keeps();
         for (page, mask, range) in split_pages(pos, len) {
             let Some(slot) = self.map.place(page, mask, (start, end), before) else {
                 // Room for all pages of a record was made sure above.
@@ -202,10 +200,7 @@ impl Engine {
             let at = usize::try_from(u64::from(slot) * PAGE + in_page).unwrap_or(0);
             let range = to_usize(range);
             let slot = self.slots.bytes_mut(at, range.len());
-            match payload {
-                Payload::Data(data) if large => copy_past_cache(&data[range], slot),
-                _ => payload.copy(range, slot),
-            }
+            payload.copy(range, slot);
         }
         self.dirty_since.get_or_insert(self.now);
         true
