@@ -25,6 +25,11 @@ impl FlushHabit {
         self.flushed = true;
     }
 
+    /// Whether a flush is expected after the next write.
+    pub(super) fn expected(&self) -> bool {
+        self.flushed && self.streak >= HABIT - 1
+    }
+
     /// A batch of `len` bytes is about to be written: should it be durable at once?
     pub(super) fn next_write(&mut self, len: usize) -> bool {
         let flushed = std::mem::take(&mut self.flushed);
