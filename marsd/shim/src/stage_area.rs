@@ -27,12 +27,12 @@ use crate::requests::{self, KeptWrite, Requests};
 use crate::stage::Stage;
 
 /// Bytes of one buffer, the largest write to the log.
-pub const BUFFER: usize = 2 << 20;
+pub const BUFFER: usize = 4 << 20;
 /// Two in use; two that keep what a predecessor left until it is staged again.
 const BUFFERS: usize = 4;
 const HEADER: usize = 4096;
 const SIZE: usize = HEADER + BUFFERS * BUFFER;
-const MAGIC: u64 = u64::from_le_bytes(*b"MARSTAGE");
+const MAGIC: u64 = u64::from_le_bytes(*b"MARSTAG2");
 const NAME_AT: usize = 16;
 const NAME_MAX: usize = 200;
 const IDENTITY_AT: usize = 248;
@@ -160,6 +160,11 @@ impl StageArea {
     pub fn buffer_and_requests(&mut self, index: usize) -> (&mut [u8], &Requests) {
         let at = self.place(index);
         (self.memory.bytes_mut(at, BUFFER), &self.requests)
+    }
+
+    /// The memory of all buffers.
+    pub fn buffers(&self) -> &Memory {
+        &self.memory
     }
 
     /// Address of that buffer.

@@ -132,6 +132,7 @@ impl Engine {
             .map_err(|_| ShimError::Invalid(format!("{dirty_bytes} dirty bytes are too many")))?;
         let mut ring = Ring::new().map_err(failed)?;
         ring.poll(Op::Wake, shared.wake_fd());
+        ring.pin(area.buffers());
         let memory = |len: usize| Memory::new(len).map_err(|e| failed(e.into()));
         Ok(Self {
             ring,

@@ -1,11 +1,14 @@
 //! The io_uring: what is in flight, by a small name for each operation.
 
 use std::io;
+use std::ops::Range;
 use std::os::fd::{AsRawFd, RawFd};
 use std::time::Duration;
 
 use io_uring::types::{Fd, FsyncFlags, SubmitArgs, Timespec};
 use io_uring::{IoUring, cqueue, opcode, squeue};
+
+use crate::memory::Memory;
 
 const ENTRIES: u32 = 256;
 
@@ -73,6 +76,8 @@ impl Op {
 pub(super) struct Ring {
     ring: IoUring,
     in_flight: usize,
+    /// Addresses that the kernel has pinned, so that writes from there need not do it.
+    pinned: Range<usize>,
 }
 
 impl Ring {
@@ -89,7 +94,25 @@ impl Ring {
                 .setup_cqsize(ENTRIES * 8)
                 .build(ENTRIES)?,
         };
-        Ok(Self { ring, in_flight: 0 })
+        Ok(Self {
+            ring,
+            in_flight: 0,
+            pinned: 0..0,
+        })
+    }
+
+    /// Pins `memory`, which is written from often; without success where the kernel does not want to, which is no
+    /// error. It stays mapped while the ring lives.
+    pub(super) fn pin(&mut self, memory: &Memory) {
+        let base = memory.at(0);
+        let whole = libc::iovec {
+            iov_base: base.cast(),
+            iov_len: memory.len(),
+        };
+        // SAFETY: the range is mapped, and the engine, which owns both, waits for its I/O before it ends.
+        if unsafe { self.ring.submitter().register_buffers(&[whole]) }.is_ok() {
+            self.pinned = base.addr()..base.addr() + memory.len();
+        }
     }
 
     /// Number of operations in flight, polls not counted.
@@ -150,8 +173,7 @@ impl Ring {
         len: u32,
         offset: u64,
     ) {
-        let entry = opcode::Write::new(Fd(file.as_raw_fd()), from, len).offset(offset);
-        self.push_io(op, entry.build());
+        self.write_with(op, file, (from, len), offset, 0);
     }
 
     /// The same; what was written is on stable storage when it completes.
@@ -163,10 +185,31 @@ impl Ring {
         len: u32,
         offset: u64,
     ) {
-        let entry = opcode::Write::new(Fd(file.as_raw_fd()), from, len)
-            .offset(offset)
-            .rw_flags(libc::RWF_DSYNC);
-        self.push_io(op, entry.build());
+        self.write_with(op, file, (from, len), offset, libc::RWF_DSYNC);
+    }
+
+    fn write_with(
+        &mut self,
+        op: Op,
+        file: &impl AsRawFd,
+        (from, len): (*const u8, u32),
+        offset: u64,
+        flags: i32,
+    ) {
+        let fd = Fd(file.as_raw_fd());
+        let end = from.addr() + len as usize;
+        let entry = if self.pinned.contains(&from.addr()) && end <= self.pinned.end {
+            opcode::WriteFixed::new(fd, from, len, 0)
+                .offset(offset)
+                .rw_flags(flags)
+                .build()
+        } else {
+            opcode::Write::new(fd, from, len)
+                .offset(offset)
+                .rw_flags(flags)
+                .build()
+        };
+        self.push_io(op, entry);
     }
 
     /// Writes the bytes of `iovecs` at `offset`; they and what they point to stay valid until completion.
