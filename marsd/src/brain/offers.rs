@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use mars_core::plan::LogOffer;
+use mars_core::plan::{LogOffer, offers_of_files};
 use mars_core::{HostName, LinkPath, ResourceName};
 use tokio::sync::mpsc::Sender;
 
@@ -99,33 +99,7 @@ impl Brain {
             }));
             return offers;
         }
-        let followed = |seq: u64| {
-            view.logs()
-                .any(|(l, size)| l.seq == seq + 1 && (size > 0 || l.host == self.me))
-        };
-        view.logs()
-            .filter_map(|(log, size)| {
-                let (durable, complete) = match log.seq.cmp(&pos.log.seq) {
-                    std::cmp::Ordering::Less => (size, true),
-                    std::cmp::Ordering::Equal => {
-                        let end = res.log_end?;
-                        let finished = if log.host == self.me {
-                            end > 0 || followed(log.seq)
-                        } else {
-                            followed(log.seq)
-                        };
-                        (end, finished && end == size)
-                    }
-                    std::cmp::Ordering::Greater if followed(log.seq) => (size, true),
-                    std::cmp::Ordering::Greater => return None,
-                };
-                Some(LogOffer {
-                    log: log.clone(),
-                    durable,
-                    complete,
-                })
-            })
-            .collect()
+        offers_of_files(view, pos, res.log_end, &self.me)
     }
 
     /// A peer that wants to be told of changes hears of all logs first.

@@ -11,6 +11,7 @@ mod gap;
 #[cfg(test)]
 mod gap_tests;
 mod log;
+mod offer;
 mod publish;
 mod retire;
 #[cfg(test)]
@@ -43,6 +44,7 @@ pub use delete::{
 };
 pub use gap::{Gap, gap_ahead, own_next, way_back_decided};
 pub use log::chain_version;
+pub use offer::offers_of_files;
 pub use publish::{Published, knows_primary, position_links, publish};
 pub use retire::OrderBook;
 pub use shim::shim_position;

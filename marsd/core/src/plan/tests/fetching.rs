@@ -184,3 +184,27 @@ fn a_log_that_is_nowhere_is_named() {
     assert_eq!((plan.error, plan.replay), (None, None));
     assert!(plan.waiting.unwrap().contains("fetched again"));
 }
+
+#[test]
+fn an_empty_log_is_not_offered_as_long_as_another_one_of_its_number() {
+    // A has rotated when B had just become primary, and follows B.
+    let mut case = Case::new("A", log(2, "B"), 700);
+    case.file(log(1, "A"), 900)
+        .file(log(2, "A"), 0)
+        .file(log(2, "B"), 700);
+    let view = case.tree.resource(&case.res);
+    let pos = case.facts.pos.clone().unwrap();
+    let offers = offers_of_files(view, &pos, Some(700), &case.me);
+    let offered: Vec<_> = offers
+        .iter()
+        .map(|o| (o.log.clone(), o.durable, o.complete))
+        .collect();
+    assert_eq!(
+        offered,
+        [
+            (log(1, "A"), 900, true),
+            (log(2, "A"), 0, true),
+            (log(2, "B"), 700, false),
+        ]
+    );
+}
