@@ -53,6 +53,8 @@ fn one_that_a_killed_daemon_has_only_just_made_stands_in_nobodys_way() -> Result
         let (a, b) = (&cluster[0], &cluster[1]);
         a.kill9("marsd")?;
         a.kill9("mars-shim")?;
+        // Not the socket of the one that was killed is waited for.
+        a.run(&format!("rm -f /run/mars/shim-{RESOURCE}.sock"))?;
         // It was told nothing yet.
         let mut half = a.spawn("half", &format!("exec mars-shim --resource {RESOURCE}"))?;
         let socket = format!("test -S /run/mars/shim-{RESOURCE}.sock");
