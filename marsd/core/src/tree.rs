@@ -18,6 +18,14 @@ pub struct Link {
     pub stamp: Stamp,
 }
 
+impl Link {
+    /// Whether this takes the place of `have`: it is newer, or two nodes wrote at the same moment, and of their values the
+    /// greater one stays, on all nodes the same (`symlink-spec.md` section 2.3).
+    pub fn supersedes(&self, have: &Self) -> bool {
+        (self.stamp, &self.value) > (have.stamp, &have.value)
+    }
+}
+
 /// A snapshot of a tree.
 ///
 /// # Invariants

@@ -59,7 +59,7 @@ impl TreeDir {
         written
     }
 
-    /// Puts `link` in place if it is strictly newer than what stands there, or nothing (or garbage) does; tells whether.
+    /// Puts `link` in place if it supersedes what stands there, or nothing (or garbage) does; tells whether.
     pub fn write_newer(&self, path: &LinkPath, link: &Link) -> Result<bool, TreeError> {
         self.lock()?.write_newer(path, link)
     }
@@ -113,10 +113,13 @@ impl TreeLock {
 
     /// See [`TreeDir::write_newer`].
     pub fn write_newer(&self, path: &LinkPath, link: &Link) -> Result<bool, TreeError> {
-        let newer = self
-            .dir()
-            .read_stamp(path)?
-            .is_none_or(|have| link.stamp > have);
+        let newer = match self.dir().read_stamp(path)? {
+            Some(have) if have == link.stamp => {
+                let have = self.dir().read_link(path).ok().flatten();
+                have.is_none_or(|have| link.supersedes(&have))
+            }
+            have => have.is_none_or(|have| link.stamp > have),
+        };
         if newer {
             self.dir().write_link(path, &link.value, link.stamp)?;
         }
