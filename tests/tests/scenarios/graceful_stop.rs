@@ -51,7 +51,7 @@ fn a_mounted_file_system_is_written_on_while_marsd_is_away() -> Result {
         cluster.wait("what was ordered meanwhile holds", 30, || {
             a.link_is(&todo(a, "sync"), "0")
         })?;
-        load.wait(Duration::from_secs(120))?;
+        load.wait(Duration::from_secs(300))?;
         assert_eq!(
             a.run("mars-node state /mnt/file 1 0 8192")?.trim(),
             WRITES.to_string()
