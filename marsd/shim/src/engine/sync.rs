@@ -32,13 +32,14 @@ impl FlushHabit {
 
     /// A batch of `len` bytes is about to be written: should it be durable at once?
     pub(super) fn next_write(&mut self, len: usize) -> bool {
+        let expected = self.expected();
         let flushed = std::mem::take(&mut self.flushed);
         self.streak = if flushed {
             self.streak.saturating_add(1)
         } else {
             0
         };
-        self.streak >= HABIT && len <= HABIT_BYTES
+        expected && len <= HABIT_BYTES
     }
 }
 
