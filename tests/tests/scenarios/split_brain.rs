@@ -2,7 +2,7 @@
 
 use mars_tests::oracle::same_disks;
 use mars_tests::setup::{DEVICE, DISK, PAIR, RESOURCE};
-use mars_tests::{Node, Result, scenario};
+use mars_tests::{Cluster, Node, Result, scenario};
 
 /// Blocks per load; each has a region of its own.
 const BLOCKS: u64 = 1024;
@@ -25,22 +25,33 @@ fn stands_at(node: &Node, path: &str, seed: u64) -> Result<String> {
         .to_owned())
 }
 
+/// Both nodes have what was written, then the line between them is cut; the primary comes first.
+fn part(cluster: &Cluster) -> Result<(&Node, &Node)> {
+    cluster.replicate(32 << 20)?;
+    let (a, b) = (&cluster[0], &cluster[1]);
+    write(a, 1)?;
+    cluster.wait_caught_up(RESOURCE, a, b, 60)?;
+    cluster.cut(a, b)?;
+    Ok((a, b))
+}
+
+/// The other node becomes primary too, both are written to, and they hear of each other again.
+fn force_and_heal(cluster: &Cluster, a: &Node, b: &Node) -> Result {
+    b.run(&format!("marsadm --force primary {RESOURCE}"))?;
+    cluster.wait_device(b)?;
+    write(a, 2)?;
+    write(b, 3)?;
+    cluster.heal(a, b)
+}
+
 #[test]
 fn a_split_brain_is_shown_and_repaired_by_decision() -> Result {
     scenario(&PAIR, |cluster| {
-        cluster.replicate(32 << 20)?;
-        let (a, b) = (&cluster[0], &cluster[1]);
-        write(a, 1)?;
-        cluster.wait_caught_up(RESOURCE, a, b, 60)?;
-        cluster.cut(a, b)?;
+        let (a, b) = part(cluster)?;
         // Without --force nobody becomes primary behind the other's back.
         b.try_run(&format!("marsadm --timeout 3 primary {RESOURCE}"))?
             .refused()?;
-        b.run(&format!("marsadm --force primary {RESOURCE}"))?;
-        cluster.wait_device(b)?;
-        write(a, 2)?;
-        write(b, 3)?;
-        cluster.heal(a, b)?;
+        force_and_heal(cluster, a, b)?;
 
         cluster.wait("the newer decision has reached the other node", 60, || {
             a.link_is(&format!("resource-{RESOURCE}/primary"), b.name())
@@ -77,16 +88,8 @@ fn a_split_brain_is_shown_and_repaired_by_decision() -> Result {
 #[test]
 fn the_older_side_can_be_kept_too() -> Result {
     scenario(&PAIR, |cluster| {
-        cluster.replicate(32 << 20)?;
-        let (a, b) = (&cluster[0], &cluster[1]);
-        write(a, 1)?;
-        cluster.wait_caught_up(RESOURCE, a, b, 60)?;
-        cluster.cut(a, b)?;
-        b.run(&format!("marsadm --force primary {RESOURCE}"))?;
-        cluster.wait_device(b)?;
-        write(a, 2)?;
-        write(b, 3)?;
-        cluster.heal(a, b)?;
+        let (a, b) = part(cluster)?;
+        force_and_heal(cluster, a, b)?;
         let copy = format!("log-000000002-{}", b.name());
         let has_copy = || {
             let looked = a.try_run(&format!("test -s /mars/resource-{RESOURCE}/{copy}"));
