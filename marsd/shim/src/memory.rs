@@ -121,11 +121,12 @@ impl Drop for Memory {
 #[cfg(target_arch = "x86_64")]
 const LINE: usize = 64;
 
-/// Copies `from` to `to`, which have the same length, without bringing `to` into the processor's cache.
+/// Copies `from` to `to`, which have the same length, without bringing `to` into the processor's cache. Before another
+/// process or a device is told of the copy, [`copies_done`] is to be called, once for many copies: it waits for memory.
 pub fn copy_past_cache(from: &[u8], to: &mut [u8]) {
     #[cfg(target_arch = "x86_64")]
     {
-        use std::arch::x86_64::{__m128i, _mm_loadu_si128, _mm_sfence, _mm_stream_si128};
+        use std::arch::x86_64::{__m128i, _mm_loadu_si128, _mm_stream_si128};
         if from.len() == to.len() {
             // Whole lines of the cache; what is left at both ends goes the usual way.
             let head = to.as_ptr().align_offset(LINE).min(to.len());
@@ -144,13 +145,20 @@ pub fn copy_past_cache(from: &[u8], to: &mut [u8]) {
                     }
                 }
             }
-            // SAFETY: makes the stores visible in order; touches nothing.
-            unsafe { _mm_sfence() };
             to[end..].copy_from_slice(rest);
             return;
         }
     }
     to.copy_from_slice(from);
+}
+
+/// Lets the bytes of every [`copy_past_cache`] before be in memory before whatever is stored after.
+pub fn copies_done() {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: orders stores; touches nothing.
+    unsafe {
+        std::arch::x86_64::_mm_sfence();
+    }
 }
 
 /// Buffers for reads and pass-through writes: many small ones and some large ones in one mapping.

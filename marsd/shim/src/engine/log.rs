@@ -17,7 +17,7 @@ use super::write::Content;
 use super::{Engine, Mode, Op, Reply};
 use crate::error::ShimError;
 use crate::log_file::OpenedLog;
-use crate::memory::Memory;
+use crate::memory::{Memory, copies_done};
 use crate::stage::{LOG_ALIGN, Stage};
 use crate::stage_area::{self, StageArea};
 use crate::stream::{LogSpan, Marks};
@@ -197,9 +197,18 @@ impl LogState {
         let (buffer, requests) = self.area.buffer_and_requests(self.forming);
         self.stage
             .push(buffer, pos, content.payload(len, requests), stamp);
-        self.area.mark(self.forming, &self.stage);
+        if !self.area.requests.keeps() {
+            self.mark_staged();
+        }
         self.staged += (self.stage.filled - before) as u64;
         self.last_stamp = stamp;
+    }
+
+    /// Lets a successor of this process find what is staged. Not needed for each record of a write that is kept as a
+    /// whole until all of them are staged.
+    pub(super) fn mark_staged(&mut self) {
+        copies_done();
+        self.area.mark(self.forming, &self.stage);
     }
 
     /// Makes `log` the one that takes new records, from its end on; `base` is its place in the stream.
@@ -273,6 +282,8 @@ impl Engine {
         if newest.trimming || (log.zeroing.is_some() && end > newest.ahead) {
             return;
         }
+        copies_done();
+        log.area.mark(log.forming, &log.stage);
         let following = log.stage.close(log.area.buffer_mut(log.forming));
         log.area.reuse(1 - log.forming);
         log.area

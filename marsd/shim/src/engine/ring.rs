@@ -8,7 +8,7 @@ use std::time::Duration;
 use io_uring::types::{Fd, FsyncFlags, SubmitArgs, Timespec};
 use io_uring::{IoUring, cqueue, opcode, squeue};
 
-use crate::memory::Memory;
+use crate::memory::{Memory, copies_done};
 
 const ENTRIES: u32 = 256;
 
@@ -233,6 +233,7 @@ impl Ring {
     }
 
     fn push_io(&mut self, op: Op, entry: squeue::Entry) {
+        copies_done();
         self.in_flight += 1;
         self.push(op, entry);
     }

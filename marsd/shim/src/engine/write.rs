@@ -131,6 +131,7 @@ impl Engine {
     /// The write that was kept is in the stage, or in memory for the disk: then it is kept until the stage is given up.
     fn finish_kept(&mut self) {
         if !self.log.broken {
+            self.log.mark_staged();
             self.log.area.requests.release();
         }
     }
