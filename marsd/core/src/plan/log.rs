@@ -203,10 +203,12 @@ fn plan_switch(
         ));
         return;
     };
-    for witness in [&pos.log.host, &next.host] {
-        if witness == me {
-            continue;
-        }
+    let witnesses: &[&HostName] = if is_way_of_primary(view, seq, &mine, &next) {
+        &[]
+    } else {
+        &[&pos.log.host, &next.host]
+    };
+    for &witness in witnesses.iter().filter(|w| **w != me) {
         match view.version(seq, witness) {
             Some(theirs) if theirs.to_string() == mine => {}
             Some(theirs) if theirs.pos == pos.pos => {
@@ -214,13 +216,16 @@ fn plan_switch(
                 return;
             }
             Some(theirs) if theirs.pos > pos.pos => {
+                let name = view.name();
+                let way = if view.primary().flatten().as_ref() == Some(me) {
+                    format!("run 'marsadm primary --force {name}' on a node that has it, then ")
+                } else {
+                    String::new()
+                };
                 plan.waiting = Some(format!(
                     "{} has {} bytes on {witness}, but {} are here, and no connected node offers the rest: \
-                     if this stays, the rest is lost: run 'marsadm invalidate {}' here",
-                    pos.log,
-                    theirs.pos,
-                    pos.pos,
-                    view.name()
+                     if this stays, the rest is lost: {way}run 'marsadm invalidate {name}' here",
+                    pos.log, theirs.pos, pos.pos,
                 ));
                 return;
             }
@@ -239,6 +244,17 @@ fn plan_switch(
         finished: pos.clone(),
         next,
     });
+}
+
+/// Whether the designated primary itself has gone on from log `seq` to `next`, at the same position of the same history.
+/// Then it does not count what the writer of log `seq` has or says: the decision fell for this way.
+fn is_way_of_primary(view: ResourceView<'_>, seq: u64, mine: &str, next: &LogName) -> bool {
+    view.primary().flatten().is_some_and(|primary| {
+        view.version_raw(seq, &primary) == Some(mine)
+            && view
+                .version(seq + 1, &primary)
+                .is_some_and(|v| v.log_host == next.host)
+    })
 }
 
 pub(super) fn split_brain(seq: u64, me: &HostName, witness: &HostName) -> String {

@@ -141,3 +141,33 @@ fn what_the_other_side_takes_for_the_end_of_a_log_is_not_believed() {
         .offer("Z", log(2, "Z"), 50, false);
     assert_eq!(case.plan().fetch, Some((log(2, "Z"), host("Z"))));
 }
+
+#[test]
+fn who_stands_where_the_primary_left_a_log_follows_it() {
+    // Z was made primary when it had 600 bytes of A's log 1, and so has C. Of A is known what its last version link says.
+    for known_of_a in [&[("A", 700)][..], &[("A", 600)], &[("A", 500)], &[]] {
+        let mut case = Case::new("C", log(1, "A"), 600);
+        case.put("data-C", "/dev/x")
+            .put("syncstatus-C", "1048576")
+            .put("primary", "Z")
+            .file(log(1, "A"), 600)
+            .end(600)
+            .offer("Z", log(1, "A"), 600, true)
+            .offer("Z", log(2, "Z"), 50, false)
+            .chain("A", known_of_a)
+            .chain("Z", &[("A", 600), ("Z", 50)]);
+        for switch in Switch::ALL {
+            case.put(&format!("todo-C/{}", switch.as_str()), "1");
+        }
+        let plan = case.plan();
+        assert_eq!((plan.error, plan.waiting), (None, None), "{known_of_a:?}");
+        assert_eq!(plan.switch.unwrap().next, log(2, "Z"), "{known_of_a:?}");
+        // Not so who stands elsewhere, or while nobody is chosen.
+        case.put("primary", "(none)");
+        let agreed = known_of_a == [("A", 600)];
+        assert_eq!(case.plan().switch.is_some(), agreed, "{known_of_a:?}");
+        case.put("primary", "Z")
+            .chain("Z", &[("A", 550), ("Z", 50)]);
+        assert_eq!(case.plan().switch, None, "{known_of_a:?}");
+    }
+}
