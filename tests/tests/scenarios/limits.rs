@@ -59,12 +59,33 @@ fn rate(cluster: &Cluster, len: u64, bytes: impl Fn() -> u64) -> Result<f64> {
     Ok(f64::from(bytes) / (end - begin).as_secs_f64())
 }
 
-/// Halves a limit while data comes, and compares the rates.
+/// Halves a limit while data comes, and compares the rates. A machine that is busy for a moment makes one comparison
+/// useless: of one that fails, and two more, the median counts.
 fn halves(
     cluster: &Cluster,
     (node, name, whole): (&Node, &str, u64),
     bytes: impl Fn() -> u64,
 ) -> Result {
+    let off = |ratio: f64| (ratio - 0.5).abs() > 0.5 * TOLERANCE;
+    let mut ratios = vec![halved(cluster, (node, name, whole), &bytes)?];
+    shows(node)?;
+    if off(ratios[0]) {
+        for _ in 0..2 {
+            ratios.push(halved(cluster, (node, name, whole), &bytes)?);
+        }
+        ratios.sort_by(f64::total_cmp);
+    }
+    let ratio = ratios[ratios.len() / 2];
+    assert!(!off(ratio), "{name}: {ratios:.3?}");
+    limit(cluster, node, name, 0)
+}
+
+/// The rate under half of a limit as a part of that under the whole of it.
+fn halved(
+    cluster: &Cluster,
+    (node, name, whole): (&Node, &str, u64),
+    bytes: impl Fn() -> u64,
+) -> Result<f64> {
     let mut rates = [0.0; 2];
     // The second is measured for longer than what mars-status shows looks back.
     for (n, (value, len)) in [(whole, 8 * MIB), (whole / 2, 14 * MIB)]
@@ -80,6 +101,11 @@ fn halves(
         "{name} {whole} and {}: {fast:.2} and {slow:.2} MiB/s, ratio {ratio:.3}",
         whole / 2
     );
+    Ok(ratio)
+}
+
+/// Prints what is shown of the rates, which has to name a limit.
+fn shows(node: &Node) -> Result {
     let shown = node.try_run("mars-status --system")?.text;
     let shown = shown.lines().find(|l| {
         l.contains("current")
@@ -93,18 +119,17 @@ fn halves(
         link("sync_rate"),
         link("file_rate")
     );
-    assert!((ratio - 0.5).abs() <= 0.5 * TOLERANCE, "{name}: {ratio}");
-    limit(cluster, node, name, 0)
+    Ok(())
 }
 
-/// Lets the secondary fall behind by 40 MiB of log.
+/// Lets the secondary fall behind by as much log as three comparisons need.
 fn fall_behind(cluster: &Cluster, a: &Node, b: &Node, seed: u64) -> Result {
     cluster.wait_caught_up(RESOURCE, a, b, 60)?;
     b.run(&format!("marsadm disconnect {RESOURCE}"))?;
     cluster.wait("no log is fetched", 30, || {
         b.actual(RESOURCE, "logfile-update").as_deref() != Some("1")
     })?;
-    a.run(&format!("mars-node load {DEVICE} {seed} 0 8192 10000 500"))
+    a.run(&format!("mars-node load {DEVICE} {seed} 0 8192 25000 500"))
         .map(drop)
 }
 
@@ -112,14 +137,14 @@ fn fall_behind(cluster: &Cluster, a: &Node, b: &Node, seed: u64) -> Result {
 fn half_the_limit_gives_half_the_rate() -> Result {
     scenario(&PAIR, |cluster| {
         let (a, b) = (&cluster[0], &cluster[1]);
-        cluster.create_resource(80 * MIB)?;
+        cluster.create_resource(128 * MIB)?;
         a.run(&format!(
             "dd if=/dev/urandom of={DEVICE} bs=1M oflag=direct status=none; marsadm log-rotate {RESOURCE}"
         ))?;
         cluster.wait("the second log is begun", 60, || {
             a.replay(RESOURCE).is_some_and(|at| at.log.seq == 2)
         })?;
-        b.add_disk(DISK, 80 * MIB)?;
+        b.add_disk(DISK, 128 * MIB)?;
         b.run(&format!("marsadm join-cluster {}", a.name()))?;
         b.start_marsd()?;
         limit(cluster, b, "network_traffic_limit_kb", 8192)?;
