@@ -196,6 +196,10 @@ fn plan_switch(
     plan: &mut Plan,
 ) {
     let seq = pos.log.seq;
+    if let Some(other) = synced_elsewhere(view, pos, me, &next) {
+        plan.error = Some(other);
+        return;
+    }
     let Some(mine) = chain_version(view, me, pos) else {
         plan.waiting = Some(format!(
             "version-{:09}-{me} is missing: cannot check log {seq} for split brain",
@@ -244,6 +248,30 @@ fn plan_switch(
         finished: pos.clone(),
         next,
     });
+}
+
+/// Why the disk, as it was synced, cannot be on the way that leads from the end of the log of `pos` to `next`: what the
+/// source had written then is not on it.
+fn synced_elsewhere(
+    view: ResourceView<'_>,
+    pos: &ReplayPos,
+    me: &HostName,
+    next: &LogName,
+) -> Option<String> {
+    let until = view.sync_pos(me).filter(|s| s.order() > pos.order())?;
+    let is_off = until.log.seq == pos.log.seq || (until.log.seq == next.seq && until.log != *next);
+    is_off.then(|| {
+        format!(
+            "SPLIT BRAIN at log {}: this disk was synced from a state that had byte {} of {}, but {} ends at byte {} \
+             and {next} follows: run 'marsadm invalidate {}' here",
+            until.log.seq,
+            until.pos,
+            until.log,
+            pos.log,
+            pos.pos,
+            view.name()
+        )
+    })
 }
 
 /// Whether the designated primary itself has gone on from log `seq` to `next`, at the same position of the same history.

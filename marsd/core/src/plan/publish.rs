@@ -8,7 +8,7 @@ use super::{Facts, ShimFacts, log::chain_version};
 use crate::link::{ActualKey, ResourceLink};
 use crate::log_format::LogTime;
 use crate::name::{HostName, ResourceName};
-use crate::position::ReplayPos;
+use crate::position::{LogName, ReplayPos};
 use crate::resource::ResourceView;
 
 /// Measured facts of one resource, beside those that planning needs.
@@ -34,8 +34,8 @@ pub struct Published {
     pub synced_once: bool,
     /// Write time of the newest record applied.
     pub applied_time: LogTime,
-    /// End of the log that is on stable storage, in the log of the position: what the version link speaks of.
-    pub log_durable: Option<u64>,
+    /// The log that the shim writes and its end on stable storage: what the version link of that log speaks of.
+    pub log_durable: Option<(LogName, u64)>,
     /// Why something is stopped.
     pub error: Option<String>,
 }
@@ -106,8 +106,9 @@ pub fn publish(
     if let Some(bytes) = seen.synced {
         out.push((ResourceLink::SyncStatus(me.clone()), bytes.to_string()));
     }
-    let durable = seen.log_durable.unwrap_or(pos.pos);
-    out.extend(position_links(view, pos, durable, me));
+    let durable = seen.log_durable.as_ref().filter(|(log, _)| *log == pos.log);
+    let end = durable.map_or(pos.pos, |(_, end)| *end);
+    out.extend(position_links(view, pos, end, me));
     if !primary {
         let link = ResourceLink::Actual(me.clone(), ActualKey::IsPrimary);
         out.push((link, flag(false)));

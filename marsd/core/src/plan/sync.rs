@@ -4,7 +4,7 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use super::{Facts, LogOffer, Plan, RebaseStep, SyncFrom};
+use super::{Facts, LogOffer, Plan, RebaseStep, SyncFrom, branch_of};
 use crate::link::Switch;
 use crate::name::HostName;
 use crate::position::{LogName, ReplayPos};
@@ -148,7 +148,10 @@ fn usable(
     };
     let primary = view.primary().flatten();
     let witness = primary.as_ref().unwrap_or(me);
-    if peer != witness && !agree(view, (peer, source.log.seq), witness, pos.log.seq) {
+    let is_off = primary
+        .as_ref()
+        .is_some_and(|p| branch_of(view, p, peer).is_some());
+    if is_off || (peer != witness && !agree(view, (peer, source.log.seq), witness, pos.log.seq)) {
         return Err(format!(
             "cannot sync: {peer} has another history than {witness}"
         ));

@@ -142,23 +142,29 @@ fn what_the_other_side_takes_for_the_end_of_a_log_is_not_believed() {
     assert_eq!(case.plan().fetch, Some((log(2, "Z"), host("Z"))));
 }
 
+/// Z was made primary when it had 600 bytes of A's log 1, and so has C. Of A is known what its last version link says.
+fn left_behind_with_the_primary(known_of_a: &[(&str, u64)]) -> Case {
+    let mut case = Case::new("C", log(1, "A"), 600);
+    case.put("data-C", "/dev/x")
+        .put("syncstatus-C", "1048576")
+        .put("primary", "Z")
+        .file(log(1, "A"), 600)
+        .end(600)
+        .offer("Z", log(1, "A"), 600, true)
+        .offer("Z", log(2, "Z"), 50, false)
+        .chain("A", known_of_a)
+        .chain("Z", &[("A", 600), ("Z", 50)])
+        .chain("C", &[("A", 600)]);
+    for switch in Switch::ALL {
+        case.put(&format!("todo-C/{}", switch.as_str()), "1");
+    }
+    case
+}
+
 #[test]
 fn who_stands_where_the_primary_left_a_log_follows_it() {
-    // Z was made primary when it had 600 bytes of A's log 1, and so has C. Of A is known what its last version link says.
     for known_of_a in [&[("A", 700)][..], &[("A", 600)], &[("A", 500)], &[]] {
-        let mut case = Case::new("C", log(1, "A"), 600);
-        case.put("data-C", "/dev/x")
-            .put("syncstatus-C", "1048576")
-            .put("primary", "Z")
-            .file(log(1, "A"), 600)
-            .end(600)
-            .offer("Z", log(1, "A"), 600, true)
-            .offer("Z", log(2, "Z"), 50, false)
-            .chain("A", known_of_a)
-            .chain("Z", &[("A", 600), ("Z", 50)]);
-        for switch in Switch::ALL {
-            case.put(&format!("todo-C/{}", switch.as_str()), "1");
-        }
+        let mut case = left_behind_with_the_primary(known_of_a);
         let plan = case.plan();
         assert_eq!((plan.error, plan.waiting), (None, None), "{known_of_a:?}");
         assert_eq!(plan.switch.unwrap().next, log(2, "Z"), "{known_of_a:?}");
@@ -169,5 +175,22 @@ fn who_stands_where_the_primary_left_a_log_follows_it() {
         case.put("primary", "Z")
             .chain("Z", &[("A", 550), ("Z", 50)]);
         assert_eq!(case.plan().switch, None, "{known_of_a:?}");
+    }
+}
+
+#[test]
+fn a_disk_that_was_synced_from_what_is_given_up_does_not_follow() {
+    for (until, follows) in [
+        ("log-000000001-A,600,0", true),
+        ("log-000000001-A,650,0", false),
+        ("log-000000002-A,10,0", false),
+        ("log-000000002-Z,10,0", true),
+        ("log-000000003-Z,10,0", true),
+    ] {
+        let mut case = left_behind_with_the_primary(&[("A", 700)]);
+        let plan = case.put("syncpos-C", until).plan();
+        assert_eq!(plan.switch.is_some(), follows, "{until}");
+        let asks = plan.error.is_some_and(|e| e.contains("invalidate r"));
+        assert_eq!(asks, !follows, "{until}");
     }
 }

@@ -1,6 +1,7 @@
 //! What a node says of itself, and when that counts.
 
 use super::*;
+use crate::version::VersionValue;
 
 #[test]
 fn what_was_said_of_the_role_counts_if_it_is_newer_than_the_role() {
@@ -47,7 +48,7 @@ fn the_end_of_the_old_primary_is_published_before_the_position() {
     assert_eq!(links[0].0, ResourceLink::Version(1, host("A")));
     assert_eq!(
         links[0].1,
-        crate::version::VersionValue::chain(&host("A"), 1, 8360, "").to_string()
+        VersionValue::chain(&host("A"), 1, 8360, "").to_string()
     );
     assert_eq!(
         links[1],
@@ -84,4 +85,25 @@ fn who_came_back_stays_primary_until_its_log_is_read() {
     let mut case = Case::new("A", log(1, "A"), 0);
     case.file(log(1, "A"), 8360);
     assert_eq!(primary(&case), "0");
+}
+
+#[test]
+fn the_end_of_a_log_is_not_published_for_another_one() {
+    let mut case = Case::new("A", log(2, "A"), 0);
+    case.put(
+        "version-000000001-A",
+        &VersionValue::chain(&host("A"), 1, 700, "").to_string(),
+    );
+    let version = |end: (LogName, u64)| {
+        let seen = Published {
+            log_durable: Some(end),
+            ..Published::default()
+        };
+        let out = publish(case.tree.resource(&case.res), &case.facts, &seen, &case.me);
+        let own = ResourceLink::Version(2, host("A"));
+        let value = out.into_iter().find(|(link, _)| *link == own).unwrap().1;
+        VersionValue::parse(&value).unwrap().pos
+    };
+    assert_eq!(version((log(2, "A"), 500)), 500);
+    assert_eq!(version((log(1, "A"), 700)), 0, "of the log before");
 }

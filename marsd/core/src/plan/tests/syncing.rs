@@ -52,6 +52,13 @@ fn sync_turns_to_another_member_of_the_same_history() {
     assert_eq!(case.plan().sync_elsewhere, None);
     case.put("version-000000002-C", &format!("{},A,50,0", digest('a')));
     assert_eq!(case.plan().sync_elsewhere, Some(host("C")));
+    // Nor one that has more of a log than what the primary, which has gone on, had of it.
+    case.put("version-000000003-A", &format!("{},C,90,0", digest('d')))
+        .put("version-000000004-A", &format!("{},A,5,0", digest('e')))
+        .put("version-000000003-C", &format!("{},C,100,0", digest('f')));
+    assert_eq!(case.plan().sync_elsewhere, None);
+    case.put("version-000000003-C", &format!("{},C,80,0", digest('f')));
+    assert_eq!(case.plan().sync_elsewhere, Some(host("C")));
     case.put("syncstatus-C", "8192");
     assert_eq!(case.plan().sync_elsewhere, None);
 }
