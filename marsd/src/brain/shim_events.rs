@@ -282,7 +282,7 @@ impl Brain {
             return;
         };
         if let Some(log) = status.logs.iter().find(|l| l.log == new.log) {
-            res.seen.log_durable = Some(log.durable);
+            res.seen.log_durable = Some((log.log.clone(), log.durable));
             let stamp = log.written_back_stamp;
             res.seen.applied_time = LogTime {
                 secs: stamp.secs,
@@ -316,10 +316,10 @@ impl Brain {
 
     /// Writes the last version link of a log, once, when it is wholly on the disk.
     fn finish_log(&mut self, name: &ResourceName, old: &LogStatus) {
-        let Some(res) = self.resources.get(name) else {
-            return;
-        };
-        if res.pos.as_ref().is_none_or(|pos| pos.log.seq > old.log.seq) {
+        // That of a shim which was adopted a moment ago is not yet known but from its link.
+        let known = self.resources.get(name).and_then(|res| res.pos.clone());
+        let known = known.or_else(|| self.tree.resource(name).replay(&self.me));
+        if known.is_none_or(|pos| pos.log.seq > old.log.seq) {
             return;
         }
         let end = ReplayPos::new(old.log.clone(), old.logged);
