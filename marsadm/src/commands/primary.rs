@@ -34,11 +34,12 @@ pub(crate) fn run(ctx: &mut Context, res: &ResourceName) -> Result<()> {
     }
     say(&format!("trying to switch {me} to primary..."));
     check(&tree, view, &me, old.as_ref())?;
+    let interrupt = Interrupt::arm()?;
+    check_history(ctx, &interrupt, res)?;
     say(&format!("OK, it seems that sync has finished on {me}."));
     if ctx.opts.dry_run {
         return ctx.apply(&[Edit::Set(link, me.to_string())]);
     }
-    let interrupt = Interrupt::arm()?;
     if let Some(old) = &old {
         set(ctx, &link, NO_PRIMARY)?;
         ctx.done(&format!("primary changed from '{old}' to '{NO_PRIMARY}'"));
@@ -109,7 +110,18 @@ fn check(tree: &Tree, view: ResourceView<'_>, me: &HostName, old: Option<&HostNa
     if let Some(old) = old.filter(|h| !is_alive(tree, h)) {
         warn(&format!("the primary {old} gives no sign of life"));
     }
-    History::of(view).check_splitbrain(view, me)
+    Ok(())
+}
+
+/// Refuses if the histories contradict each other for a while.
+fn check_history(ctx: &mut Context, interrupt: &Interrupt, res: &ResourceName) -> Result<()> {
+    let me = ctx.me().clone();
+    let mut contradiction = None;
+    wait_for(ctx, interrupt, ctx.timeout(TIMEOUT_SECS), |tree| {
+        let view = tree.resource(res);
+        let verdict = History::of(view).check_splitbrain(view, &me);
+        settled(verdict.map(Progress::Done), &mut contradiction)
+    })
 }
 
 /// A node that served the device and is silent cannot say that it stopped.
