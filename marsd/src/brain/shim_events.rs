@@ -345,15 +345,19 @@ impl Brain {
                 )));
             }
             Shim::Off => {
-                let end = res.pos.clone().map(|pos| {
-                    let size = self
-                        .tree
-                        .resource(name)
-                        .log_size(&pos.log)
-                        .unwrap_or(pos.pos);
-                    ReplayPos::new(pos.log, res.log_end.unwrap_or(size))
+                let size = |log| self.tree.resource(name).log_size(log);
+                let _ = answer.send(match &res.pos {
+                    None => Err(format!("this node has not joined {name}")),
+                    // Behind the records of an own log may stand what was prepared for more.
+                    Some(pos) if pos.log.host == self.me && res.log_end.is_none() => Err(format!(
+                        "the end of {} is not yet known (is replay switched off?), try again",
+                        pos.log
+                    )),
+                    Some(pos) => {
+                        let end = res.log_end.or(size(&pos.log)).unwrap_or(pos.pos);
+                        Ok(ReplayPos::new(pos.log.clone(), end))
+                    }
                 });
-                let _ = answer.send(end.ok_or_else(|| format!("this node has not joined {name}")));
             }
             Shim::Starting(_) | Shim::Down(..) => {
                 let _ = answer.send(Err("the shim is being started, try again".into()));
@@ -367,7 +371,8 @@ fn end_of(status: &ShimStatus) -> Result<ReplayPos, String> {
         return Err("the source writes past its logs".into());
     }
     let log = status.logs.last().ok_or("the shim has no log")?;
-    Ok(ReplayPos::new(log.log.clone(), log.logged))
+    // The disk has nothing that is not on stable storage in the log, and what is not may be lost.
+    Ok(ReplayPos::new(log.log.clone(), log.durable))
 }
 
 impl Res {

@@ -196,8 +196,12 @@ fn plan_switch(
     plan: &mut Plan,
 ) {
     let seq = pos.log.seq;
-    if let Some(other) = synced_elsewhere(view, pos, me, &next) {
-        plan.error = Some(other);
+    let disks = [me, &next.host];
+    if let Some(why) = disks
+        .iter()
+        .find_map(|of| synced_elsewhere(view, pos, of, &next))
+    {
+        plan.error = Some(why);
         return;
     }
     let Some(mine) = chain_version(view, me, pos) else {
@@ -250,20 +254,20 @@ fn plan_switch(
     });
 }
 
-/// Why the disk, as it was synced, cannot be on the way that leads from the end of the log of `pos` to `next`: what the
-/// source had written then is not on it.
+/// Why the disk of `host`, as it was synced, is not what the way that leads from the end of the log of `pos` to `next` makes
+/// of it: its source had written then what is not on this way.
 fn synced_elsewhere(
     view: ResourceView<'_>,
     pos: &ReplayPos,
-    me: &HostName,
+    host: &HostName,
     next: &LogName,
 ) -> Option<String> {
-    let until = view.sync_pos(me).filter(|s| s.order() > pos.order())?;
+    let until = view.sync_pos(host).filter(|s| s.order() > pos.order())?;
     let is_off = until.log.seq == pos.log.seq || (until.log.seq == next.seq && until.log != *next);
     is_off.then(|| {
         format!(
-            "SPLIT BRAIN at log {}: this disk was synced from a state that had byte {} of {}, but {} ends at byte {} \
-             and {next} follows: run 'marsadm invalidate {}' here",
+            "SPLIT BRAIN at log {}: the disk of {host} was synced from a state that had byte {} of {}, but {} ends at \
+             byte {} and {next} follows: run 'marsadm invalidate {}' here",
             until.log.seq,
             until.pos,
             until.log,
