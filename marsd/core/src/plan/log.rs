@@ -196,14 +196,6 @@ fn plan_switch(
     plan: &mut Plan,
 ) {
     let seq = pos.log.seq;
-    let disks = [me, &next.host];
-    if let Some(why) = disks
-        .iter()
-        .find_map(|of| synced_elsewhere(view, pos, of, &next))
-    {
-        plan.error = Some(why);
-        return;
-    }
     let Some(mine) = chain_version(view, me, pos) else {
         plan.waiting = Some(format!(
             "version-{:09}-{me} is missing: cannot check log {seq} for split brain",
@@ -247,6 +239,15 @@ fn plan_switch(
                 return;
             }
         }
+    }
+    // The log has no other end than this.
+    let disks = [me, &next.host];
+    if let Some(why) = disks
+        .iter()
+        .find_map(|of| synced_elsewhere(view, pos, of, &next))
+    {
+        plan.error = Some(why);
+        return;
     }
     plan.switch = Some(SwitchStep {
         finished: pos.clone(),
