@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use mars_core::plan::{LogOffer, offers_of_files};
+use mars_core::plan::{LogOffer, is_whole, offers_of_files};
 use mars_core::{HostName, LinkPath, ResourceName};
 use tokio::sync::mpsc::Sender;
 
@@ -89,7 +89,7 @@ impl Brain {
                 .map(|(log, size)| LogOffer {
                     log: log.clone(),
                     durable: size,
-                    complete: true,
+                    complete: is_whole(view, log, size, &self.me),
                 })
                 .collect();
             offers.extend(up.status.logs.iter().map(|l| LogOffer {

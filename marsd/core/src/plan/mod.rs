@@ -44,7 +44,7 @@ pub use delete::{
 };
 pub use gap::{Gap, gap_ahead, own_next, way_back_decided};
 pub use log::chain_version;
-pub use offer::offers_of_files;
+pub use offer::{is_whole, offers_of_files};
 pub use publish::{Published, knows_primary, position_links, publish};
 pub use retire::OrderBook;
 pub use shim::shim_position;

@@ -7,6 +7,14 @@ use super::LogOffer;
 use crate::name::HostName;
 use crate::position::{LogName, ReplayPos};
 use crate::resource::ResourceView;
+use crate::version::VersionValue;
+
+/// Whether the `size` bytes that `me` has of a log before that of its position are all of it: it may have left it early, when
+/// it began anew at a later one.
+pub fn is_whole(view: ResourceView<'_>, log: &LogName, size: u64, me: &HostName) -> bool {
+    let applied = |v: VersionValue| v.log_host == log.host && v.pos <= size;
+    log.host == *me || view.version(log.seq, me).is_none_or(applied)
+}
 
 /// The logs that `me`, whose disk is at `pos`, has to offer; `log_end` is the end of the records of the log of `pos`.
 pub fn offers_of_files(
@@ -27,7 +35,8 @@ pub fn offers_of_files(
         }
         match log.seq.cmp(&pos.log.seq) {
             // Of another writer with the same number: nothing is added to it any more either.
-            Ordering::Less | Ordering::Equal => Some((size, true)),
+            Ordering::Equal => Some((size, true)),
+            Ordering::Less => Some((size, is_whole(view, log, size, me))),
             Ordering::Greater if followed(log.seq) => Some((size, true)),
             Ordering::Greater => None,
         }

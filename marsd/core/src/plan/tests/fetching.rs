@@ -208,3 +208,18 @@ fn an_empty_log_is_not_offered_as_long_as_another_one_of_its_number() {
         ]
     );
 }
+
+#[test]
+fn a_log_that_was_left_early_is_not_offered_as_whole() {
+    // B was invalidated with 500 of the 700 bytes of log 1, and began anew at log 2.
+    let mut case = Case::new("B", log(2, "A"), 0);
+    case.file(log(1, "A"), 500).version("B", 700);
+    let whole = |case: &Case| {
+        let view = case.tree.resource(&case.res);
+        let pos = case.facts.pos.clone().unwrap();
+        offers_of_files(view, &pos, Some(0), &case.me)[0].complete
+    };
+    assert!(!whole(&case));
+    case.file(log(1, "A"), 700);
+    assert!(whole(&case));
+}
