@@ -87,12 +87,7 @@ impl Brain {
                     }
                     self.refresh_log(&res, &log);
                 }
-                DeleteStep::Link(path) => {
-                    if let Err(e) = self.dir.remove(&path) {
-                        self.warn_once(&path.to_string(), &e.to_string());
-                    }
-                    self.tree.links.remove(&path);
-                }
+                DeleteStep::Link(path) => self.remove_ordered(&path),
                 DeleteStep::Retire(number) => {
                     let path = LinkPath::DeleteOrder(number);
                     if let Err(e) = self.dir.remove(&path) {
@@ -111,6 +106,23 @@ impl Brain {
             }
         }
         self.remove_deleted_resources();
+    }
+
+    /// Removes a link as it was when the order was judged; what marsadm has just written in its place stays.
+    fn remove_ordered(&mut self, path: &LinkPath) {
+        let Some(judged) = self.tree.links.get(path).map(|link| link.stamp) else {
+            return;
+        };
+        let removed = self
+            .dir
+            .lock()
+            .and_then(|lock| lock.remove_up_to(path, judged));
+        match removed {
+            Ok(false) => return,
+            Ok(true) => {}
+            Err(e) => self.warn_once(&path.to_string(), &e.to_string()),
+        }
+        self.tree.links.remove(path);
     }
 
     /// The directory of a resource whose deletion was ordered goes when none of its links is left.

@@ -125,6 +125,19 @@ impl TreeLock {
         }
         Ok(newer)
     }
+
+    /// Removes a link, unless somebody has written it again, with a stamp above `stamp`; tells whether it is gone
+    /// (`symlink-spec.md` section 7, rule 3).
+    ///
+    /// # Errors
+    /// The link cannot be looked at or removed.
+    pub fn remove_up_to(&self, path: &LinkPath, stamp: Stamp) -> Result<bool, TreeError> {
+        if self.dir().read_stamp(path)?.is_some_and(|now| now > stamp) {
+            return Ok(false);
+        }
+        self.dir().remove(path)?;
+        Ok(true)
+    }
 }
 
 fn make_temp(temp: &Path, value: &str, stamp: Stamp) -> Result<(), TreeError> {

@@ -229,6 +229,21 @@ fn only_what_supersedes_a_link_replaces_it_and_set_always_does() {
 }
 
 #[test]
+fn a_link_that_was_written_again_is_not_removed_in_place_of_the_old_one() {
+    let (_temp, dir) = temp();
+    let switch = path("resource-r/todo-A/attach");
+    let judged = dir.set(&switch, "0").unwrap();
+    dir.set(&switch, "1").unwrap();
+    let lock = dir.lock().unwrap();
+    assert!(!lock.remove_up_to(&switch, judged).unwrap());
+    assert_eq!(dir.read_link(&switch).unwrap().unwrap().value, "1");
+    let now = dir.read_link(&switch).unwrap().unwrap().stamp;
+    assert!(lock.remove_up_to(&switch, now).unwrap());
+    assert_eq!(dir.read_link(&switch).unwrap(), None);
+    assert!(lock.remove_up_to(&switch, now).unwrap());
+}
+
+#[test]
 fn links_that_are_set_together_have_ascending_stamps() {
     let (_temp, dir) = temp();
     let (one, two) = (path("resource-r/size"), path("resource-r/primary"));
