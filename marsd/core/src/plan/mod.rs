@@ -274,7 +274,7 @@ pub fn plan(view: ResourceView<'_>, facts: &Facts, me: &HostName) -> Plan {
     if let Some(gap) = &gap {
         may_replay = gap::plan_gap(view, facts, pos, me, gap, &mut plan);
     } else if !primary && view.switch(me, Switch::Connect) && !facts.exhausted {
-        sync::plan_sync(view, facts, pos, size, me, &mut plan);
+        may_replay = sync::plan_sync(view, facts, pos, size, me, &mut plan);
     }
     if view.switch(me, Switch::Connect) && !facts.exhausted && view.sync_status(me).is_some() {
         plan.fetch = fetch::plan_fetch(view, facts, pos, me);

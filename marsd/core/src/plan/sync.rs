@@ -32,6 +32,8 @@ pub fn is_consistent(view: ResourceView<'_>, host: &HostName) -> bool {
 ///
 /// What was begun is continued from the same peer, as blocks that were read there may be newer than those of another.
 /// While the peer that is meant cannot be read from, [`Plan::sync_elsewhere`] names one that can.
+///
+/// `false` if the disk begins anew at a later log, or waits for that as an own log is gone: the log goes no further.
 pub(super) fn plan_sync(
     view: ResourceView<'_>,
     facts: &Facts,
@@ -39,26 +41,28 @@ pub(super) fn plan_sync(
     size: u64,
     me: &HostName,
     plan: &mut Plan,
-) {
-    if !sync_needed(view, me, size) || !view.switch(me, Switch::Sync) {
-        return;
+) -> bool {
+    let is_needed = sync_needed(view, me, size);
+    let lacks_own = lacks_own_log(view, pos, me);
+    if !(is_needed || lacks_own) || !view.switch(me, Switch::Sync) {
+        return true;
     }
     let Some(connect) = view.connect(me) else {
-        return;
+        return true;
     };
     let start = view.sync_status(me).unwrap_or(0);
     let begun = facts.sync_source.clone().filter(|_| start > 0);
     let meant = begun.unwrap_or_else(|| connect.clone());
     let Err(why) = usable(view, facts, pos, me, &meant) else {
-        if start == 0 && begins_later(view, facts, pos, &meant, plan) {
-            return;
+        if (start == 0 || lacks_own) && begins_later(view, facts, pos, (&meant, lacks_own), plan) {
+            return plan.rebase.is_none() && !lacks_own;
         }
-        plan.sync = Some(SyncFrom {
+        plan.sync = is_needed.then_some(SyncFrom {
             peer: meant,
             start,
             gap: None,
         });
-        return;
+        return true;
     };
     plan.waiting = Some(why);
     let primary = view.primary().flatten();
@@ -68,15 +72,22 @@ pub(super) fn plan_sync(
         .chain(primary)
         .chain(others)
         .find(|peer| peer != me && *peer != meant && usable(view, facts, pos, me, peer).is_ok());
+    true
+}
+
+/// Whether the log at which this node, whose disk is not consistent, stands is an own one that is not here: it was away
+/// since it wrote that. Own logs are not fetched.
+fn lacks_own_log(view: ResourceView<'_>, pos: &ReplayPos, me: &HostName) -> bool {
+    pos.log.host == *me && view.log_size(&pos.log).is_none() && !is_consistent(view, me)
 }
 
 /// A sync of which nothing is done yet begins at the log that its source is writing: what stands before that need not be
-/// replayed, and may be damaged or gone.
+/// replayed, and may be damaged or gone. So does one whose end cannot be reached, as this node lacks an own log.
 fn begins_later(
     view: ResourceView<'_>,
     facts: &Facts,
     pos: &ReplayPos,
-    peer: &HostName,
+    (peer, lacks_own): (&HostName, bool),
     plan: &mut Plan,
 ) -> bool {
     let offers = |log: &LogName| facts.offers.values().flatten().any(|o| o.log == *log);
@@ -102,7 +113,9 @@ fn begins_later(
     }
     let is_bad = facts.bad_copies.values().any(|copy| copy.is_proven);
     let later = |o: &LogOffer| o.log.seq > pos.log.seq;
-    let is_gone = !offers(&pos.log) && facts.offers.values().flatten().any(later);
+    let has_more = view.replay(peer).is_some_and(|at| at.order() > pos.order());
+    let is_gone = (lacks_own && has_more)
+        || (!offers(&pos.log) && facts.offers.values().flatten().any(later));
     if is_bad || is_gone {
         let what = if is_bad {
             "damaged"

@@ -103,7 +103,6 @@ fn a_sync_begins_at_the_log_that_its_source_writes_now() {
 }
 
 #[test]
-#[ignore = "not yet done: the node waits for its log for ever, and has to be invalidated again"]
 fn a_disk_that_waits_for_an_own_log_that_is_gone_is_synced_anew() {
     // B left and came again while the primary A was still replaying B's log 2; A is at its own log 3 now.
     let digest = alloc::string::String::from_iter(['a'; 32]);
@@ -117,4 +116,18 @@ fn a_disk_that_waits_for_an_own_log_that_is_gone_is_synced_anew() {
         .offer("A", log(3, "A"), 0, false);
     let begins = case.plan().rebase.map(|step| step.log);
     assert_eq!(begins, Some(log(3, "A")));
+    // Half done it is begun anew, too; and while A is still at B's log, it is not begun.
+    case.put("syncstatus-B", "4096");
+    assert!(case.plan().rebase.is_some());
+    case.put("syncstatus-B", "0")
+        .put("replay-A", "log-000000002-B,300,0");
+    let plan = case.plan();
+    assert_eq!((plan.rebase, plan.sync), (None, None));
+    assert!(plan.waiting.unwrap().contains("log-000000002-B"));
+    // With the log, or where there was nothing in it, the sync goes its way.
+    case.put("replay-A", "log-000000002-B,0,0");
+    assert!(case.plan().sync.is_some());
+    case.put("replay-A", "log-000000002-B,300,0")
+        .file(log(2, "B"), 700);
+    assert!(case.plan().sync.is_some());
 }
