@@ -17,7 +17,7 @@ pub(crate) fn mount(node: &Node) -> Result {
     let fill = format!("dd if=/dev/zero of={VOLUME} bs=4M oflag=direct status=none || test $? = 1");
     node.try_run_for(&fill, Duration::from_secs(600))?.good()?;
     node.run(&format!(
-        "mkfs.ext4 -q -O fast_commit -E nodiscard,lazy_itable_init=0,lazy_journal_init=0 {VOLUME} && \
+        "mkfs.ext4 -q -E nodiscard,lazy_itable_init=0,lazy_journal_init=0 {VOLUME} && \
          mount {VOLUME} /mars && rmdir /mars/lost+found"
     ))
     .map(drop)
