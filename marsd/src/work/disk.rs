@@ -8,17 +8,19 @@ use std::io;
 use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::disk_queue::WriteQueue;
 use super::extents::Extent;
 use super::{as_len, as_u64};
 
 /// Alignment of buffers in memory, which every disk accepts, and the largest block size of disks.
-const MEM_ALIGN: usize = 4096;
+pub(super) const MEM_ALIGN: usize = 4096;
 /// How long a disk that is held is waited for, and how often it is looked at.
 const RELEASE_PATIENCE: Duration = Duration::from_secs(3);
 const RELEASE_RETRY: Duration = Duration::from_millis(20);
-/// Writes in flight.
+/// Writes in flight where there is no io_uring.
 const WRITERS: usize = 8;
 
 /// A disk operation that failed.
@@ -39,6 +41,8 @@ pub struct Disk {
     path: PathBuf,
     buffered: File,
     direct: Option<Direct>,
+    /// For disks that are written.
+    queue: Option<Mutex<WriteQueue>>,
 }
 
 #[derive(Debug)]
@@ -70,7 +74,12 @@ impl Disk {
                 Err(e) => return Err(fail(explain_busy(e))),
             }
         };
-        Self::finish(path, buffered, &options, size)
+        let disk = Self::finish(path, buffered, &options, size)?;
+        let queue = WriteQueue::new().filter(|_| disk.direct.is_some());
+        Ok(Self {
+            queue: queue.map(Mutex::new),
+            ..disk
+        })
     }
 
     /// Opens a disk for reading, also while others write to it. It must have at least `size` bytes.
@@ -91,6 +100,7 @@ impl Disk {
             path: path.to_path_buf(),
             direct: Direct::open(path, options),
             buffered,
+            queue: None,
         };
         let real = disk.size()?;
         if real < size {
@@ -129,16 +139,9 @@ impl Disk {
     /// Writes disjoint extents, whose data stands in `source`; nothing is durable before [`Self::flush`].
     pub fn write(&self, extents: &[Extent], source: &[u8]) -> Result<(), DiskError> {
         let (direct, rest): (Vec<_>, Vec<_>) = extents.iter().partition(|e| self.goes_direct(e));
-        let next = AtomicUsize::new(0);
-        let run = || -> io::Result<()> {
-            while let Some(extent) = direct.get(next.fetch_add(1, Ordering::Relaxed)) {
-                self.write_one(extent, source)?;
-            }
-            Ok(())
-        };
-        let written = match direct.len().min(WRITERS) {
-            0 | 1 => run(),
-            threads => run_threads(threads, &run),
+        let written = match &self.queue {
+            Some(queue) if direct.len() > 1 => self.write_queued(queue, &direct, source),
+            _ => self.write_by_threads(&direct, source),
         };
         written.map_err(|e| self.fail("write", e))?;
         for extent in rest {
@@ -156,6 +159,42 @@ impl Disk {
     fn goes_direct(&self, extent: &Extent) -> bool {
         let fits = |d: &Direct| d.fits(extent.pos) && extent.len.is_multiple_of(d.align);
         self.direct.as_ref().is_some_and(fits)
+    }
+
+    fn write_queued(
+        &self,
+        queue: &Mutex<WriteQueue>,
+        extents: &[&Extent],
+        source: &[u8],
+    ) -> io::Result<()> {
+        let Some(direct) = &self.direct else {
+            return self.write_by_threads(extents, source);
+        };
+        let mut queue = queue.lock().unwrap_or_else(PoisonError::into_inner);
+        queue.write(
+            &direct.file,
+            extents,
+            source,
+            |extent, result| match result {
+                Ok(written) if written == extent.len => Ok(()),
+                Err(e) if !is_for_another_try(&e) => Err(e),
+                _ => self.write_one(extent, source),
+            },
+        )
+    }
+
+    fn write_by_threads(&self, extents: &[&Extent], source: &[u8]) -> io::Result<()> {
+        let next = AtomicUsize::new(0);
+        let run = || -> io::Result<()> {
+            while let Some(extent) = extents.get(next.fetch_add(1, Ordering::Relaxed)) {
+                self.write_one(extent, source)?;
+            }
+            Ok(())
+        };
+        match extents.len().min(WRITERS) {
+            0 | 1 => run(),
+            threads => run_threads(threads, &run),
+        }
     }
 
     fn write_one(&self, extent: &Extent, source: &[u8]) -> io::Result<()> {
@@ -222,8 +261,22 @@ fn run_threads(threads: usize, work: &(impl Fn() -> io::Result<()> + Sync)) -> i
     })
 }
 
+/// Whether what a queued write says need not be the last word: a single write knows what to do then.
+fn is_for_another_try(e: &io::Error) -> bool {
+    matches!(
+        e.raw_os_error(),
+        Some(libc::EINVAL | libc::EAGAIN | libc::EINTR | libc::EOPNOTSUPP | libc::ECANCELED)
+    )
+}
+
 fn gather(extent: &Extent, source: &[u8]) -> io::Result<AlignedBuf> {
     let mut buf = AlignedBuf::new(extent.len);
+    gather_into(extent, source, &mut buf)?;
+    Ok(buf)
+}
+
+/// Puts the pieces of an extent together in `buf`, which has its length.
+pub(super) fn gather_into(extent: &Extent, source: &[u8], buf: &mut [u8]) -> io::Result<()> {
     let mut done = 0;
     for piece in &extent.pieces {
         let end = done + piece.len();
@@ -233,7 +286,7 @@ fn gather(extent: &Extent, source: &[u8]) -> io::Result<AlignedBuf> {
         }
         done = end;
     }
-    Ok(buf)
+    Ok(())
 }
 
 fn explain_busy(cause: io::Error) -> io::Error {
@@ -329,6 +382,35 @@ mod tests {
         assert!(std::fs::read(&path).unwrap() == want);
         assert!(disk.read(0, 1 << 20).unwrap()[..] == want[..]);
         assert_eq!(&disk.read(8700, 10).unwrap()[..], &want[8700..8710]);
+    }
+
+    #[test]
+    fn many_writes_arrive_with_a_queue_and_without() {
+        let (_dir, path) = file(16 << 20);
+        let mut disk = Disk::open_exclusive(&path, 16 << 20).unwrap();
+        assert!(disk.queue.is_some());
+        let source: Vec<u8> = (0..12u32 << 20).map(|i| (i % 253) as u8 + 1).collect();
+        for round in 0..2usize {
+            // 700 small ones, and one that is longer than the buffer of the queue.
+            let mut extents: Vec<_> = (0..700)
+                .map(|n| (n as u64 * 8192, 4096 * (1 + round) / 2, n * 4096 + round))
+                .collect();
+            extents.push((8 << 20, 3 << 20, 7 + round));
+            let extents: Vec<_> = extents
+                .into_iter()
+                .map(|(pos, len, at)| Extent {
+                    pos,
+                    len,
+                    pieces: vec![at..at + 512, at + 512..at + len],
+                })
+                .collect();
+            disk.write(&extents, &source).unwrap();
+            for e in &extents {
+                let at = e.pieces[0].start;
+                assert!(disk.read(e.pos, e.len).unwrap()[..] == source[at..at + e.len]);
+            }
+            disk.queue = None;
+        }
     }
 
     #[test]

@@ -8,6 +8,7 @@
 pub mod board;
 pub mod check;
 pub mod disk;
+mod disk_queue;
 pub mod extents;
 pub mod fetch;
 pub mod fetch_serve;
