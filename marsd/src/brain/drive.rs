@@ -178,7 +178,6 @@ impl Brain {
         res.pos = Some(next.clone());
         res.link = Some(next);
         res.log_end = None;
-        res.seen.log_durable = None;
         self.dirty.insert(name.clone());
     }
 
@@ -195,7 +194,6 @@ impl Brain {
         res.pos = Some(pos.clone());
         res.link = Some(pos.clone());
         res.log_end = None;
-        res.seen.log_durable = None;
         for (link, value) in position_links(self.tree.resource(name), &pos, 0, &self.me) {
             self.set_link(LinkPath::res(name, link), &value);
         }
