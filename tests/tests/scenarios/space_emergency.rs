@@ -144,12 +144,13 @@ fn run_full(cluster: &Cluster, a: &Node, name: &str) -> Result {
         .map(drop)
 }
 
-/// Without giving the device up: it stays open all the time.
+/// Without giving up a device that is open; one that nobody holds goes away for a moment.
 fn log_again(cluster: &Cluster, a: &Node) -> Result {
     a.run("rm -f /mars/.ballast")?;
     a.run(&format!("marsadm secondary {RESOURCE}"))?;
     a.run(&format!("marsadm primary {RESOURCE}"))?;
-    logging_is_back(cluster, a)
+    logging_is_back(cluster, a)?;
+    cluster.wait_device(a)
 }
 
 #[test]
