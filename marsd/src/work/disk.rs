@@ -5,10 +5,11 @@
 
 use std::fs::{File, OpenOptions};
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::disk_queue::WriteQueue;
@@ -41,14 +42,14 @@ pub struct Disk {
     path: PathBuf,
     buffered: File,
     direct: Option<Direct>,
-    /// For disks that are written.
-    queue: Option<Mutex<WriteQueue>>,
 }
 
 #[derive(Debug)]
 struct Direct {
     file: File,
     align: usize,
+    /// For disks that are written; `None` where threads do it.
+    queue: Mutex<Option<WriteQueue>>,
 }
 
 impl Disk {
@@ -75,11 +76,10 @@ impl Disk {
             }
         };
         let disk = Self::finish(path, buffered, &options, size)?;
-        let queue = WriteQueue::new().filter(|_| disk.direct.is_some());
-        Ok(Self {
-            queue: queue.map(Mutex::new),
-            ..disk
-        })
+        if let Some(direct) = &disk.direct {
+            *direct.queue() = WriteQueue::new();
+        }
+        Ok(disk)
     }
 
     /// Opens a disk for reading, also while others write to it. It must have at least `size` bytes.
@@ -88,6 +88,14 @@ impl Disk {
         options.read(true);
         let buffered = options.open(path).map_err(|e| error("open", path, e))?;
         Self::finish(path, buffered, &options, size)
+    }
+
+    /// For one whose end is still written: what stands behind the bytes that are asked for is not read.
+    pub fn without_readahead(self) -> Self {
+        use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
+        // Advice only: without it everything works, a little slower.
+        let _ = posix_fadvise(&self.buffered, 0, 0, PosixFadviseAdvice::POSIX_FADV_RANDOM);
+        self
     }
 
     fn finish(
@@ -100,7 +108,6 @@ impl Disk {
             path: path.to_path_buf(),
             direct: Direct::open(path, options),
             buffered,
-            queue: None,
         };
         let real = disk.size()?;
         if real < size {
@@ -136,11 +143,39 @@ impl Disk {
         Ok(buf)
     }
 
+    /// Reads `len` bytes at `pos`, which need not be aligned, and returns where they stand in `buf`, which grows if it
+    /// has to. What is read is more than that by up to a block on both sides.
+    pub fn read_into(
+        &self,
+        pos: u64,
+        len: usize,
+        buf: &mut AlignedBuf,
+    ) -> Result<Range<usize>, DiskError> {
+        let skip = as_len(pos % as_u64(MEM_ALIGN), MEM_ALIGN);
+        let range = skip..skip + len;
+        if buf.len() < range.end.next_multiple_of(MEM_ALIGN) {
+            *buf = AlignedBuf::new(range.end.next_multiple_of(MEM_ALIGN));
+        }
+        if let Some(direct) = &self.direct {
+            let around = &mut buf[..range.end.next_multiple_of(MEM_ALIGN)];
+            match direct.file.read_at(around, pos - as_u64(skip)) {
+                Ok(n) if n >= range.end => return Ok(range),
+                Err(e) if e.raw_os_error() != Some(libc::EINVAL) => {
+                    return Err(self.fail("read", e));
+                }
+                _ => {}
+            }
+        }
+        let read = self.buffered.read_exact_at(&mut buf[range.clone()], pos);
+        read.map_err(|e| self.fail("read", e))?;
+        Ok(range)
+    }
+
     /// Writes disjoint extents, whose data stands in `source`; nothing is durable before [`Self::flush`].
     pub fn write(&self, extents: &[Extent], source: &[u8]) -> Result<(), DiskError> {
         let (direct, rest): (Vec<_>, Vec<_>) = extents.iter().partition(|e| self.goes_direct(e));
-        let written = match &self.queue {
-            Some(queue) if direct.len() > 1 => self.write_queued(queue, &direct, source),
+        let written = match &self.direct {
+            Some(past) if direct.len() > 1 => self.write_many(past, &direct, source),
             _ => self.write_by_threads(&direct, source),
         };
         written.map_err(|e| self.fail("write", e))?;
@@ -161,17 +196,12 @@ impl Disk {
         self.direct.as_ref().is_some_and(fits)
     }
 
-    fn write_queued(
-        &self,
-        queue: &Mutex<WriteQueue>,
-        extents: &[&Extent],
-        source: &[u8],
-    ) -> io::Result<()> {
-        let Some(direct) = &self.direct else {
+    fn write_many(&self, direct: &Direct, extents: &[&Extent], source: &[u8]) -> io::Result<()> {
+        let mut slot = direct.queue();
+        let Some(queue) = slot.as_mut() else {
             return self.write_by_threads(extents, source);
         };
-        let mut queue = queue.lock().unwrap_or_else(PoisonError::into_inner);
-        queue.write(
+        let written = queue.write(
             &direct.file,
             extents,
             source,
@@ -180,7 +210,11 @@ impl Disk {
                 Err(e) if !is_for_another_try(&e) => Err(e),
                 _ => self.write_one(extent, source),
             },
-        )
+        );
+        if queue.is_lost() {
+            *slot = None;
+        }
+        written
     }
 
     fn write_by_threads(&self, extents: &[&Extent], source: &[u8]) -> io::Result<()> {
@@ -235,7 +269,16 @@ impl Direct {
             Some(align)
         };
         let align = accepts(512).or_else(|| accepts(MEM_ALIGN))?;
-        Some(Self { file, align })
+        Some(Self {
+            file,
+            align,
+            queue: Mutex::default(),
+        })
+    }
+
+    fn queue(&self) -> MutexGuard<'_, Option<WriteQueue>> {
+        // A queue that was left in the middle says so itself.
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn fits(&self, pos: u64) -> bool {
@@ -308,7 +351,7 @@ fn error(op: &'static str, path: &Path, cause: io::Error) -> DiskError {
 }
 
 /// Zeroed memory that `O_DIRECT` accepts: aligned, and padded behind its length.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct AlignedBuf {
     memory: Vec<u8>,
     start: usize,
@@ -387,8 +430,9 @@ mod tests {
     #[test]
     fn many_writes_arrive_with_a_queue_and_without() {
         let (_dir, path) = file(16 << 20);
-        let mut disk = Disk::open_exclusive(&path, 16 << 20).unwrap();
-        assert!(disk.queue.is_some());
+        let disk = Disk::open_exclusive(&path, 16 << 20).unwrap();
+        let queue = || disk.direct.as_ref().unwrap().queue();
+        assert!(queue().is_some());
         let source: Vec<u8> = (0..12u32 << 20).map(|i| (i % 253) as u8 + 1).collect();
         for round in 0..2usize {
             // 700 small ones, and one that is longer than the buffer of the queue.
@@ -409,7 +453,8 @@ mod tests {
                 let at = e.pieces[0].start;
                 assert!(disk.read(e.pos, e.len).unwrap()[..] == source[at..at + e.len]);
             }
-            disk.queue = None;
+            assert_eq!(queue().is_some(), round == 0);
+            *queue() = None;
         }
     }
 

@@ -21,10 +21,14 @@ const BYTES: usize = 2 << 20;
 /// A ring and its buffer.
 ///
 /// # Invariants
-/// Nothing is in flight between two calls of [`Self::write`].
+/// While something is in flight the kernel may read the buffer. Between two calls of [`Self::write`] nothing is, unless
+/// the queue [is lost](Self::is_lost).
 pub(super) struct WriteQueue {
     ring: IoUring,
     buffer: AlignedBuf,
+    /// The kernel has pinned the buffer, so that it need not do that for each write.
+    is_pinned: bool,
+    in_flight: usize,
 }
 
 /// One write in flight.
@@ -44,8 +48,24 @@ impl WriteQueue {
     /// `None` where the kernel, or its administrator, gives no io_uring.
     pub(super) fn new() -> Option<Self> {
         let ring = IoUring::new(u32::try_from(DEPTH).ok()?).ok()?;
-        let buffer = AlignedBuf::new(BYTES);
-        Some(Self { ring, buffer })
+        let mut buffer = AlignedBuf::new(BYTES);
+        let whole = libc::iovec {
+            iov_base: buffer.as_mut_ptr().cast(),
+            iov_len: buffer.len(),
+        };
+        // SAFETY: the memory is valid, and dropped behind the ring. Without success, as by a limit, all works as well.
+        let is_pinned = unsafe { ring.submitter().register_buffers(&[whole]) }.is_ok();
+        Some(Self {
+            ring,
+            buffer,
+            is_pinned,
+            in_flight: 0,
+        })
+    }
+
+    /// Whether the ring stopped in the middle, so that this queue must not be used any more.
+    pub(super) fn is_lost(&self) -> bool {
+        self.in_flight > 0
     }
 
     /// Writes `extents`, whose data stands in `source`, to `file`. `each` is called with the result of each extent: the
@@ -104,33 +124,48 @@ impl WriteQueue {
         for (number, job) in jobs.iter().enumerate() {
             let part = &self.buffer[job.at..job.at + job.extent.len];
             let len = u32::try_from(part.len()).map_err(io::Error::other)?;
-            let entry = opcode::Write::new(Fd(file.as_raw_fd()), part.as_ptr(), len)
-                .offset(job.extent.pos)
-                .build()
-                .user_data(as_u64(number));
-            // SAFETY: the buffer is neither moved nor changed before every job has completed, and the caller keeps the
-            // file open.
+            let (fd, from, pos) = (Fd(file.as_raw_fd()), part.as_ptr(), job.extent.pos);
+            let entry = match self.is_pinned {
+                true => opcode::WriteFixed::new(fd, from, len, 0)
+                    .offset(pos)
+                    .build(),
+                false => opcode::Write::new(fd, from, len).offset(pos).build(),
+            };
+            let entry = entry.user_data(as_u64(number));
+            // SAFETY: the buffer is neither moved, changed nor freed while something is in flight, and the caller keeps
+            // the file open.
             unsafe { self.ring.submission().push(&entry) }.map_err(io::Error::other)?;
+            self.in_flight += 1;
         }
         let mut results = vec![0; jobs.len()];
-        let mut done = 0;
-        while done < jobs.len() {
-            match self.ring.submit_and_wait(jobs.len() - done) {
-                Err(e) if e.kind() != io::ErrorKind::Interrupted => {
-                    // The kernel may still read the buffer: it is never given back.
-                    std::mem::forget(std::mem::replace(&mut self.buffer, AlignedBuf::new(BYTES)));
-                    return Err(e);
-                }
-                _ => {}
-            }
+        while self.in_flight > 0 {
+            let entered = self.ring.submit_and_wait(self.in_flight);
+            entered.map(drop).or_else(go_on)?;
             for entry in self.ring.completion() {
                 let number = usize::try_from(entry.user_data()).ok();
                 if let Some(result) = number.and_then(|n| results.get_mut(n)) {
                     *result = entry.result();
                 }
-                done += 1;
+                self.in_flight -= 1;
             }
         }
         Ok(results)
+    }
+}
+
+impl Drop for WriteQueue {
+    fn drop(&mut self) {
+        if self.is_lost() {
+            // The kernel may still read it: it is never given back.
+            std::mem::forget(std::mem::replace(&mut self.buffer, AlignedBuf::new(0)));
+        }
+    }
+}
+
+/// What the kernel cannot take now, it takes when some of what is in flight has completed.
+fn go_on(e: io::Error) -> io::Result<()> {
+    match e.raw_os_error() {
+        Some(libc::EINTR | libc::EAGAIN | libc::EBUSY) => Ok(()),
+        _ => Err(e),
     }
 }
