@@ -54,7 +54,7 @@ pub(super) fn plan_sync(
     let begun = facts.sync_source.clone().filter(|_| start > 0);
     let meant = begun.unwrap_or_else(|| connect.clone());
     let Err(why) = usable(view, facts, pos, me, &meant) else {
-        if (start == 0 || lacks_own) && begins_later(view, facts, pos, (&meant, lacks_own), plan) {
+        if (start == 0 || lacks_own) && begins_later(view, facts, pos, &meant, lacks_own, plan) {
             return plan.rebase.is_none() && !lacks_own;
         }
         plan.sync = is_needed.then_some(SyncFrom {
@@ -87,7 +87,8 @@ fn begins_later(
     view: ResourceView<'_>,
     facts: &Facts,
     pos: &ReplayPos,
-    (peer, lacks_own): (&HostName, bool),
+    peer: &HostName,
+    lacks_own: bool,
     plan: &mut Plan,
 ) -> bool {
     let offers = |log: &LogName| facts.offers.values().flatten().any(|o| o.log == *log);
