@@ -9,6 +9,7 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
+use bytes::Bytes;
 use mars_core::log_format::{HEADER_LEN, Invalid, LogTime, Parsed, RECORD_MAX, Record, parse};
 
 use super::{as_len, as_u64};
@@ -56,11 +57,21 @@ pub(crate) fn walk(buf: &[u8], mut each: impl FnMut(&Record, Range<usize>)) -> W
     Walk { len, last, stop }
 }
 
+/// Whole valid records: those of `begun`, then those of `others`.
+#[derive(Debug, Default)]
+pub(crate) struct Valid {
+    /// At most one, which earlier bytes began.
+    pub(crate) begun: Vec<u8>,
+    /// Those that the last bytes have whole.
+    pub(crate) others: Bytes,
+}
+
 /// Checks log bytes while they arrive in pieces: lets whole valid records through and keeps the rest.
 #[derive(Debug)]
 pub(crate) struct RecordCheck {
     /// Position of the first byte of `rest`, a record boundary.
     end: u64,
+    /// The beginning of a record.
     rest: Vec<u8>,
     last: Option<LogTime>,
 }
@@ -76,19 +87,45 @@ impl RecordCheck {
     }
 
     /// Takes the next bytes; returns the whole valid records that they complete, and what is wrong behind those.
-    pub(crate) fn push(&mut self, bytes: &[u8]) -> (Vec<u8>, Option<Invalid>) {
-        self.rest.extend_from_slice(bytes);
-        let walk = walk(&self.rest, |_, _| ());
-        let behind = self.rest.split_off(walk.len);
-        let valid = std::mem::replace(&mut self.rest, behind);
-        self.end += as_u64(valid.len());
+    pub(crate) fn push(&mut self, mut bytes: Bytes) -> (Valid, Option<Invalid>) {
+        let begun = match self.complete(&mut bytes) {
+            Ok(record) => record,
+            Err(cause) => return (Valid::default(), Some(cause)),
+        };
+        // None if the record that was begun is not whole yet.
+        let walk = walk(&bytes, |_, _| ());
+        let others = bytes.split_to(walk.len);
+        self.rest.extend_from_slice(&bytes);
+        self.end += as_u64(walk.len);
         self.last = walk.last.or(self.last);
         let invalid = match walk.stop {
             Stop::Invalid(cause) => Some(cause),
-            Stop::Zeros if self.rest.len() >= HEADER_LEN => Some(Invalid::StartMagic),
+            Stop::Zeros if bytes.len() >= HEADER_LEN => Some(Invalid::StartMagic),
             Stop::NeedMore | Stop::Zeros => None,
         };
-        (valid, invalid)
+        (Valid { begun, others }, invalid)
+    }
+
+    /// Goes on with the record that earlier bytes began, and returns it when it is whole.
+    fn complete(&mut self, bytes: &mut Bytes) -> Result<Vec<u8>, Invalid> {
+        while !self.rest.is_empty() {
+            let whole = match parse(&self.rest, crc_fast::crc32_iscsi)? {
+                Parsed::Record(record, _) => {
+                    self.end += as_u64(self.rest.len());
+                    self.last = Some(record.stamp);
+                    return Ok(std::mem::take(&mut self.rest));
+                }
+                Parsed::Incomplete(whole) => whole,
+                Parsed::End if self.rest.len() < HEADER_LEN => HEADER_LEN,
+                Parsed::End => return Err(Invalid::StartMagic),
+            };
+            if bytes.is_empty() {
+                break;
+            }
+            let more = bytes.len().min(whole - self.rest.len());
+            self.rest.extend_from_slice(&bytes.split_to(more));
+        }
+        Ok(Vec::new())
     }
 
     /// End of the last whole valid record.
@@ -320,8 +357,10 @@ mod tests {
             let (mut out, mut rest) = (Vec::new(), &bytes[..]);
             for cut in cuts.iter().cycle() {
                 let (piece, tail) = rest.split_at((*cut).min(rest.len()));
-                let (valid, invalid) = check.push(piece);
-                out.extend(valid);
+                let (valid, invalid) = check.push(Bytes::copy_from_slice(piece));
+                out.extend(valid.begun);
+                out.extend(valid.others);
+                prop_assert_eq!(check.end(), as_u64(out.len()));
                 rest = tail;
                 if invalid.is_some() || rest.is_empty() {
                     prop_assert_eq!(invalid.is_some(), matches!(whole.stop, Stop::Invalid(_)));

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::{Buf, Bytes};
 use mars_core::log_format::{Invalid, LogTime};
 use tokio::io::{AsyncRead, AsyncWrite, ReadHalf, WriteHalf};
 use tokio::sync::watch;
@@ -197,7 +198,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Fetcher<'_, S> {
                 Event::Cancelled => return Ok(false),
                 Event::Idle => self.flush().await?,
                 Event::Frame(frame) => match frame.kind {
-                    KIND_DATA => self.data(&frame.payload).await?,
+                    KIND_DATA => self.data(frame.payload).await?,
                     KIND_END => return self.end(&frame.payload),
                     KIND_ALIVE => {}
                     KIND_REFUSED => return Err(self.refused(frame.text())),
@@ -219,24 +220,27 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Fetcher<'_, S> {
         event.map_err(|cause| self.stream(cause))
     }
 
-    async fn data(&mut self, payload: &[u8]) -> Result<(), FetchError> {
-        let (Some(pos), Some(bytes)) = (get_u64(payload, 0), payload.get(8..)) else {
+    async fn data(&mut self, mut bytes: Bytes) -> Result<(), FetchError> {
+        let Ok(pos) = bytes.try_get_u64_le() else {
             return Err(self.protocol("data frame without a position".into()));
         };
         let expected = self.check.received();
         if pos != expected {
             return Err(self.protocol(format!("bytes of position {pos} instead of {expected}")));
         }
-        let end = self.check.end();
+        let (end, received) = (self.check.end(), as_u64(bytes.len()));
         let (records, invalid) = self.check.push(bytes);
-        if !records.is_empty() {
+        if self.check.end() > end {
             let file = Arc::clone(&self.file);
-            let written = blocking(move || file.write_all_at(&records, end)).await;
-            if let Err(cause) = written {
+            let others = end + as_u64(records.begun.len());
+            let append = move || {
+                file.write_all_at(&records.begun, end)?;
+                file.write_all_at(&records.others, others)
+            };
+            if let Err(cause) = blocking(append).await {
                 return Err(self.undo("append to", end, cause).await);
             }
         }
-        let received = as_u64(bytes.len());
         self.progress.send_modify(|p| {
             p.size = self.check.end();
             p.received = p.received.saturating_add(received);

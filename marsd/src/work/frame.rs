@@ -3,7 +3,7 @@
 use std::io;
 use std::time::Duration;
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use super::as_u64;
@@ -15,6 +15,9 @@ const HEAD: usize = 5;
 
 /// A frame is expected to be as long as the last one, within these bounds in bytes.
 const EXPECTED: (usize, usize) = (64 * 1024, 512 * 1024);
+
+/// Bytes that a stream gives at once, mostly.
+const PIECE: usize = 64 * 1024;
 
 /// The sender refuses or gives up; the payload says why, in words.
 pub const KIND_REFUSED: u8 = 0x7f;
@@ -117,7 +120,9 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
     }
 
     async fn fill(&mut self) -> Result<(), FrameError> {
-        if self.stream.read_buf(&mut self.buf).await? > 0 {
+        // The stream clears what it is given, and has no more than this.
+        let mut room = (&mut self.buf).limit(PIECE);
+        if self.stream.read_buf(&mut room).await? > 0 {
             return Ok(());
         }
         Err(match self.buf.is_empty() {
