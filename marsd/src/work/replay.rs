@@ -8,10 +8,11 @@ use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::Thread;
+use std::time::{Duration, Instant};
 
 use mars_core::LogName;
 use mars_core::log_format::{CODE_NEW_DATA, HEADER_LEN, Invalid, LogTime, RECORD_MAX, Record};
@@ -25,6 +26,8 @@ use super::{Cancel, as_len, as_u64};
 
 /// Log bytes applied between two flushes of the disk, where nothing else is said.
 pub const BATCH: usize = 16 * 1024 * 1024;
+/// The memory of a batch is kept for so long when nothing more comes.
+const MEMORY_KEPT: Duration = Duration::from_secs(1);
 /// Longest single write to the disk in bytes.
 const EXTENT_MAX: usize = 1024 * 1024;
 
@@ -189,6 +192,7 @@ pub fn replay(
         log,
         disk,
         control,
+        memory: Vec::new(),
     };
     let reason = run.run(&mut report)?;
     let pos = run.at;
@@ -217,6 +221,8 @@ struct Run {
     disk: Disk,
     batch: usize,
     control: ReplayControl,
+    /// Memory of the last batch, for the next one.
+    memory: Vec<u8>,
     /// Flushed up to here.
     at: u64,
 }
@@ -261,13 +267,14 @@ impl Run {
     }
 
     /// Writes the next batch and flushes the disk.
-    fn apply(&self, end: u64) -> Result<Applied, ReplayError> {
-        let source = self.read(end)?;
-        let parsed = self.parse(&source)?;
+    fn apply(&mut self, end: u64) -> Result<Applied, ReplayError> {
+        let mut memory = std::mem::take(&mut self.memory);
+        let source = self.read(end, &mut memory)?;
+        let parsed = self.parse(source)?;
         let (walk, extents) = (parsed.walk, coalesce(&parsed.writes, EXTENT_MAX));
         if !extents.is_empty() {
             let fail = |cause| disk_error(&self.job, cause);
-            self.disk.write(&extents, &source).map_err(fail)?;
+            self.disk.write(&extents, source).map_err(fail)?;
             self.disk.flush().map_err(fail)?;
         }
         let bytes = as_u64(walk.len);
@@ -277,16 +284,23 @@ impl Run {
             bytes,
             disk_bytes: extents.iter().map(|e| as_u64(e.len)).sum(),
         };
+        let more = parsed.cut || self.at + as_u64(source.len()) < end;
+        self.memory = memory;
         Ok(Applied {
             report,
             stop: walk.stop,
-            more: parsed.cut || self.at + as_u64(source.len()) < end,
+            more,
         })
     }
 
-    fn read(&self, end: u64) -> Result<Vec<u8>, ReplayError> {
-        let mut source = vec![0; as_len(end - self.at, self.batch)];
-        let read = self.log.read_exact_at(&mut source, self.at);
+    /// The next part of the log, in `memory`.
+    fn read<'a>(&self, end: u64, memory: &'a mut Vec<u8>) -> Result<&'a [u8], ReplayError> {
+        let len = as_len(end - self.at, self.batch);
+        if memory.len() < len {
+            memory.resize(len, 0);
+        }
+        let (source, _) = memory.split_at_mut(len);
+        let read = self.log.read_exact_at(source, self.at);
         read.map_err(|e| log_error(&self.job, self.at, e))?;
         Ok(source)
     }
@@ -363,17 +377,22 @@ impl Run {
         }
     }
 
+    /// Waits for more; when that takes long, without the memory of the last batch.
     fn wait(&mut self) {
         let ReplayUntil::Follow(progress) = &mut self.job.until else {
             return;
         };
-        block_on(async {
+        let mut news = pin!(async {
             tokio::select! {
                 () = self.control.stop.cancelled() => {}
                 // A sender that is gone is noticed by the caller.
                 _ = progress.changed() => {}
             }
         });
+        if block_on(news.as_mut(), Some(MEMORY_KEPT)).is_none() {
+            self.memory = Vec::new();
+            block_on(news, None);
+        }
     }
 
     fn behind_end(&self, end: u64) -> ReplayError {
@@ -403,15 +422,22 @@ impl Wake for Unpark {
     }
 }
 
-/// Waits on a thread without a runtime; enough for channels and tokens, not for timers or streams.
-fn block_on<T>(work: impl Future<Output = T>) -> T {
+/// Waits on a thread without a runtime, at most `patience`; enough for channels and tokens, not for timers or streams.
+fn block_on<T>(
+    mut work: Pin<&mut impl Future<Output = T>>,
+    patience: Option<Duration>,
+) -> Option<T> {
     let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
     let mut context = Context::from_waker(&waker);
-    let mut work = pin!(work);
+    let until = patience.map(|patience| Instant::now() + patience);
     loop {
-        match work.as_mut().poll(&mut context) {
-            Poll::Ready(value) => return value,
-            Poll::Pending => std::thread::park(),
+        if let Poll::Ready(value) = work.as_mut().poll(&mut context) {
+            return Some(value);
+        }
+        match until.map(|until| until.saturating_duration_since(Instant::now())) {
+            None => std::thread::park(),
+            Some(Duration::ZERO) => return None,
+            Some(left) => std::thread::park_timeout(left),
         }
     }
 }
