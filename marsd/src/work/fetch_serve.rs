@@ -3,9 +3,7 @@
 //! Frames: data ([`KIND_DATA`]: position, bytes), end ([`KIND_END`]: length of the complete log), heartbeat
 //! ([`KIND_ALIVE`]) and refusal; the client sends nothing but a refusal.
 
-use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,6 +13,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::board::LogState;
+use super::disk::{AlignedBuf, Disk};
 use super::frame::{FrameError, FrameReader, KIND_REFUSED, refuse, write_frame};
 use super::rate::RateLimits;
 use super::{as_len, as_u64, blocking};
@@ -121,7 +120,7 @@ pub(crate) async fn serve_with<S: AsyncRead + AsyncWrite + Unpin + Send>(
         io,
         at: from,
         sent_at: None,
-        buffer: Vec::new(),
+        buffer: AlignedBuf::default(),
         alive_every,
     };
     let result = server.run().await;
@@ -144,15 +143,17 @@ struct Server<S> {
     /// Next byte to send.
     at: u64,
     sent_at: Option<Instant>,
-    buffer: Vec<u8>,
+    buffer: AlignedBuf,
     alive_every: Duration,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Server<S> {
     async fn run(&mut self) -> Result<ServeEnd, ServeError> {
         let path = self.path.clone();
-        let opened = blocking(move || open_log(&path)).await;
-        let file = Arc::new(opened.map_err(|e| self.file_error(e))?);
+        // Past the page cache, as its writer: nobody reads it again, but perhaps another secondary.
+        let open = move || Disk::open_shared(&path, 0).map_err(|e| e.cause);
+        let opened = blocking(open).await.map_err(|e| self.file_error(e))?;
+        let log = Arc::new(opened.without_readahead());
         loop {
             let now = *self.state.borrow_and_update();
             if let Some(due) = self.gathering(now) {
@@ -160,7 +161,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Server<S> {
                 continue;
             }
             let sent = if self.at < now.durable {
-                self.send_data(&file, now.durable).await?
+                self.send_data(&log, now.durable).await?
             } else if now.complete && self.at > now.durable {
                 return Err(self.too_long(now.durable));
             } else if now.complete {
@@ -187,19 +188,23 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Server<S> {
 
     async fn send_data(
         &mut self,
-        file: &Arc<File>,
+        log: &Arc<Disk>,
         durable: u64,
     ) -> Result<Option<Result<(), FrameError>>, ServeError> {
-        let (file, at) = (Arc::clone(file), self.at);
-        let mut data = std::mem::take(&mut self.buffer);
-        data.resize(as_len(durable - at, DATA_MAX), 0);
-        let read = blocking(move || file.read_exact_at(&mut data, at).map(|()| data));
-        let data = read.await.map_err(|e| self.file_error(e))?;
-        let sent = write_frame(&mut self.output, KIND_DATA, &[&at.to_le_bytes(), &data]).await;
-        let len = as_u64(data.len());
+        let (log, at) = (Arc::clone(log), self.at);
+        let mut buffer = std::mem::take(&mut self.buffer);
+        let len = as_len(durable - at, DATA_MAX);
+        let read = move || {
+            let place = log.read_into(at, len, &mut buffer).map_err(|e| e.cause)?;
+            Ok((buffer, place))
+        };
+        let (buffer, place) = blocking(read).await.map_err(|e| self.file_error(e))?;
+        let parts = [&at.to_le_bytes(), &buffer[place]];
+        let sent = write_frame(&mut self.output, KIND_DATA, &parts).await;
+        let len = as_u64(len);
         self.at += len;
         self.sent_at = Some(Instant::now());
-        self.buffer = data;
+        self.buffer = buffer;
         match sent {
             Ok(()) => Ok(Some(self.pause(len).await)),
             failed => Ok(Some(failed)),
@@ -294,13 +299,4 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Server<S> {
             cause,
         }
     }
-}
-
-/// Opens a log for reading. Read-ahead would only read what is not yet durable and may still be rewritten.
-fn open_log(path: &Path) -> io::Result<File> {
-    use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
-    let file = File::open(path)?;
-    // Advice only: without it everything works, a little slower.
-    let _ = posix_fadvise(&file, 0, 0, PosixFadviseAdvice::POSIX_FADV_RANDOM);
-    Ok(file)
 }
