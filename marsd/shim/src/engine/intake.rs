@@ -1,7 +1,7 @@
 //! Takes FUSE requests in and sends the answers.
 
 use std::io::IoSlice;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -20,6 +20,8 @@ const POLL_MIN: u32 = 512 * 1024;
 const POLL: Duration = Duration::from_micros(200);
 /// Requests taken in before the ring is looked at again.
 const AT_ONCE: usize = 128;
+/// Bytes of the longest answer that is put together before it is written.
+const SMALL_REPLY: usize = 128;
 
 impl Engine {
     /// Serves the connection `fd`; with `resend`, as the successor of a killed process.
@@ -253,22 +255,30 @@ impl Engine {
 
     /// Answers a request.
     pub(super) fn reply(&self, unique: u64, errno: i32, body: &[u8]) {
-        self.reply_slices(unique, errno, body.len(), &[IoSlice::new(body)]);
+        // One piece costs the kernel less than two.
+        let mut whole = [0; SMALL_REPLY];
+        let (header, rest) = whole.split_at_mut(proto::OUT_HEADER);
+        let Some(target) = rest.get_mut(..body.len()) else {
+            return self.reply_slices(unique, errno, body.len(), &[IoSlice::new(body)]);
+        };
+        target.copy_from_slice(body);
+        header.copy_from_slice(&proto::format_header(unique, errno, body.len()));
+        let len = proto::OUT_HEADER + body.len();
+        self.send(unique, |fd| nix::unistd::write(fd, &whole[..len]));
     }
 
     /// Answers a request with `len` bytes that stand in several places.
     pub(super) fn reply_slices(&self, unique: u64, errno: i32, len: usize, body: &[IoSlice<'_>]) {
-        let Some(fuse) = &self.fuse else { return };
         let header = proto::format_header(unique, errno, len);
-        let sent = if len == 0 {
-            nix::unistd::write(fuse.fd.as_fd(), &header)
-        } else {
-            let mut all = Vec::with_capacity(1 + body.len());
-            all.push(IoSlice::new(&header));
-            all.extend_from_slice(body);
-            nix::sys::uio::writev(fuse.fd.as_fd(), &all)
-        };
-        match sent {
+        let mut all = Vec::with_capacity(1 + body.len());
+        all.push(IoSlice::new(&header));
+        all.extend_from_slice(body);
+        self.send(unique, |fd| nix::sys::uio::writev(fd, &all));
+    }
+
+    fn send(&self, unique: u64, write: impl FnOnce(BorrowedFd<'_>) -> nix::Result<usize>) {
+        let Some(fuse) = &self.fuse else { return };
+        match write(fuse.fd.as_fd()) {
             // ENOENT: the request was given up meanwhile. ENODEV: unmounted.
             Ok(_) | Err(Errno::ENOENT | Errno::ENODEV) => {}
             Err(e) => tracing::error!("answer to request {unique}: {e}"),

@@ -7,8 +7,10 @@ use mars_core::control::{LogStatus, ShimState};
 use super::{Engine, Mode, Snapshot};
 use crate::stream::Marks;
 
-/// Shortest time between two snapshots.
+/// Shortest time between two snapshots ...
 const PAUSE: Duration = Duration::from_millis(4);
+/// ... and while a stream of writes runs, of which each one tells of much.
+const PAUSE_BUSY: Duration = Duration::from_millis(20);
 
 /// What was told last.
 #[derive(Debug, Default)]
@@ -60,7 +62,11 @@ impl Engine {
         if !self.published.pending {
             return None;
         }
-        self.published.at.map(|at| at + PAUSE)
+        self.published.at.map(|at| at + self.publish_pause())
+    }
+
+    fn publish_pause(&self) -> Duration {
+        if self.pace.busy() { PAUSE_BUSY } else { PAUSE }
     }
 
     /// Tells a change, or notes that there is one to be told later.
@@ -68,7 +74,7 @@ impl Engine {
         let early = self
             .published
             .at
-            .is_some_and(|at| self.now.duration_since(at) < PAUSE);
+            .is_some_and(|at| self.now.duration_since(at) < self.publish_pause());
         if early {
             if !self.published.pending {
                 self.published.pending = self.published.key.as_ref() != Some(&self.key());

@@ -58,6 +58,10 @@ impl Pace {
         }
     }
 
+    pub(super) fn busy(&self) -> bool {
+        self.busy
+    }
+
     /// Takes note of the end of the stream.
     fn observe(&mut self, now: Instant, staged: u64) {
         let bytes = staged.saturating_sub(self.staged);
