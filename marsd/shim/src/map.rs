@@ -5,9 +5,13 @@
 //! is found in the current part, else in the frozen part, else on the disk. Positions are those of the log stream
 //! (see [`crate::stream`]).
 
-use std::collections::{BTreeMap, VecDeque};
+use std::cmp::Reverse;
+use std::collections::hash_map::Entry;
+use std::collections::{BinaryHeap, HashMap, VecDeque};
+use std::num::NonZeroU32;
 
 use mars_core::Stamp;
+use rustc_hash::FxBuildHasher;
 
 /// Bytes of a page, and of a memory slot.
 pub const PAGE: u64 = 4096;
@@ -18,22 +22,37 @@ const SECTORS_PER_PAGE: u64 = PAGE / SECTOR;
 /// Number of a memory slot of [`PAGE`] bytes.
 pub type Slot = u32;
 
-/// Some sectors of one page, in one slot.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What stands in a slot: some sectors of one page.
+#[derive(Debug, Clone, Copy, Default)]
 struct Part {
-    slot: Slot,
-    /// Bit n: sector n of the page stands in the slot.
-    mask: u8,
     /// Beginning of the first record that is in here.
     first: u64,
     /// End of the newest record that is in here.
     end: u64,
+    /// Bit n: sector n of the page stands in the slot.
+    mask: u8,
 }
 
+/// The slots of a dirty page; at least one of them.
 #[derive(Debug, Clone, Copy, Default)]
 struct Page {
-    current: Option<Part>,
-    frozen: Option<Part>,
+    current: Option<SlotRef>,
+    frozen: Option<SlotRef>,
+}
+
+/// A slot, as small as one even where there may be none: its number and one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct SlotRef(NonZeroU32);
+
+impl SlotRef {
+    /// No memory has so many slots that the last number is one of them.
+    fn new(slot: Slot) -> Self {
+        Self(NonZeroU32::MIN.saturating_add(slot))
+    }
+
+    fn slot(self) -> Slot {
+        self.0.get() - 1
+    }
 }
 
 /// A page to be written back: `mask` sectors of `slot` belong to page number `page`.
@@ -81,7 +100,10 @@ struct Born {
 /// The map; see the module.
 #[derive(Debug)]
 pub struct DirtyMap {
-    pages: BTreeMap<u64, Page>,
+    /// By number of the page; large enough from the beginning, since a stream of writes does not wait for it to grow.
+    pages: HashMap<u64, Page, FxBuildHasher>,
+    /// By number of the slot.
+    parts: Vec<Part>,
     /// What was freed last is used first, so that little memory is touched while little is written.
     free: VecDeque<Slot>,
     used: usize,
@@ -89,21 +111,24 @@ pub struct DirtyMap {
     dirty_sectors: u64,
     current_pages: usize,
     frozen: Vec<Frozen>,
-    cursor: u64,
+    /// What is left of a pass over the disk, in its order: pages with a current part. Those that become dirty
+    /// meanwhile belong to the next pass.
+    sweep: BinaryHeap<Reverse<u64>>,
 }
 
 impl DirtyMap {
     /// An empty map over `slots` slots.
     pub fn new(slots: Slot) -> Self {
         Self {
-            pages: BTreeMap::new(),
+            pages: HashMap::with_capacity_and_hasher(slots as usize, FxBuildHasher),
+            parts: vec![Part::default(); slots as usize],
             free: (0..slots).collect(),
             used: 0,
             born: VecDeque::new(),
             dirty_sectors: 0,
             current_pages: 0,
             frozen: Vec::new(),
-            cursor: 0,
+            sweep: BinaryHeap::new(),
         }
     }
 
@@ -136,59 +161,57 @@ impl DirtyMap {
         (start, end): (u64, u64),
         before: Stamp,
     ) -> Option<Slot> {
-        if let Some(part) = self.pages.get_mut(&page).and_then(|p| p.current.as_mut()) {
+        let entry = match self.pages.entry(page) {
+            Entry::Occupied(entry) => entry.into_mut(),
+            Entry::Vacant(_) if self.free.is_empty() => return None,
+            Entry::Vacant(entry) => entry.insert(Page::default()),
+        };
+        if let Some(current) = entry.current {
+            let part = &mut self.parts[current.slot() as usize];
             self.dirty_sectors += u64::from((mask & !part.mask).count_ones());
             part.mask |= mask;
             part.end = end;
-            return Some(part.slot);
+            return Some(current.slot());
         }
         let slot = self.free.pop_front()?;
-        self.insert(page, slot, mask, (start, end), before);
-        Some(slot)
-    }
-
-    fn insert(&mut self, page: u64, slot: Slot, mask: u8, (first, end): (u64, u64), before: Stamp) {
-        self.pages.entry(page).or_default().current = Some(Part {
-            slot,
-            mask,
-            first,
+        entry.current = Some(SlotRef::new(slot));
+        self.parts[slot as usize] = Part {
+            first: start,
             end,
-        });
+            mask,
+        };
         self.born.push_back(Born {
-            first,
+            first: start,
             page,
             before,
         });
         self.dirty_sectors += u64::from(mask.count_ones());
         self.current_pages += 1;
         self.used = self.used.max(slot as usize + 1);
+        Some(slot)
     }
 
     /// Where the bytes `offset..offset+len` are, in order; neighbouring pieces of one source are joined.
     pub fn runs(&self, offset: u64, len: u64, out: &mut Vec<Run>) {
         out.clear();
+        if self.pages.is_empty() {
+            return push_run(out, offset, len, Source::Disk);
+        }
         let end = offset + len;
         let mut at = offset;
-        let mut pages = self.pages.range(offset / PAGE..end.div_ceil(PAGE));
-        let mut next = pages.next();
         while at < end {
-            let Some((&number, page)) = next else {
-                push_run(out, at, end - at, Source::Disk);
-                return;
+            let number = at / PAGE;
+            let stop = end.min((number + 1) * PAGE);
+            let Some(page) = self.pages.get(&number) else {
+                push_run(out, at, stop - at, Source::Disk);
+                at = stop;
+                continue;
             };
-            let page_start = number * PAGE;
-            if at < page_start {
-                push_run(out, at, page_start - at, Source::Disk);
-                at = page_start;
-            }
-            let stop = end.min(page_start + PAGE);
             while at < stop {
-                let sector = (at - page_start) / SECTOR;
                 let piece = (SECTOR - at % SECTOR).min(stop - at);
-                push_run(out, at, piece, page.source(sector, at - page_start));
+                push_run(out, at, piece, self.source(page, at % PAGE));
                 at += piece;
             }
-            next = pages.next();
         }
     }
 
@@ -199,30 +222,34 @@ impl DirtyMap {
         if !self.frozen.is_empty() {
             return None;
         }
-        let (mut newest, cursor) = (None, self.cursor);
-        for pass in 0..2 {
-            let range = if pass == 0 {
-                cursor..u64::MAX
-            } else {
-                0..cursor
+        let mut newest = None;
+        while self.frozen.len() < max && self.current_pages > 0 {
+            let Some(Reverse(page)) = self.sweep.pop() else {
+                self.begin_sweep();
+                continue;
             };
-            for (&page, entry) in self.pages.range_mut(range) {
-                if self.frozen.len() >= max {
-                    break;
-                }
-                let Some(part) = entry.current.take() else {
-                    continue;
-                };
-                entry.frozen = Some(part);
-                self.current_pages -= 1;
-                self.cursor = page + 1;
-                newest = newest.max(Some(part.end));
-                let (slot, mask) = (part.slot, part.mask);
-                self.frozen.push(Frozen { page, slot, mask });
-            }
+            let Some(entry) = self.pages.get_mut(&page) else {
+                continue;
+            };
+            let Some(current) = entry.current.take() else {
+                continue;
+            };
+            entry.frozen = Some(current);
+            self.current_pages -= 1;
+            let (slot, part) = (current.slot(), self.parts[current.slot() as usize]);
+            newest = newest.max(Some(part.end));
+            let mask = part.mask;
+            self.frozen.push(Frozen { page, slot, mask });
         }
         self.frozen.sort_unstable_by_key(|f| f.page);
         newest
+    }
+
+    fn begin_sweep(&mut self) {
+        let dirty = self.pages.iter().filter(|(_, p)| p.current.is_some());
+        let mut pages = std::mem::take(&mut self.sweep).into_vec();
+        pages.extend(dirty.map(|(&page, _)| Reverse(page)));
+        self.sweep = pages.into();
     }
 
     /// The pages of the running round in disk order.
@@ -265,7 +292,7 @@ impl DirtyMap {
                 [p.current, p.frozen]
                     .iter()
                     .flatten()
-                    .any(|part| part.first == born.first)
+                    .any(|at| self.parts[at.slot() as usize].first == born.first)
             });
             if alive {
                 return Some((born.first, born.before));
@@ -274,16 +301,15 @@ impl DirtyMap {
         }
         None
     }
-}
 
-impl Page {
-    fn source(&self, sector: u64, in_page: u64) -> Source {
-        [self.current, self.frozen]
+    fn source(&self, page: &Page, in_page: u64) -> Source {
+        let sector = in_page / SECTOR;
+        [page.current, page.frozen]
             .iter()
             .flatten()
-            .find(|part| part.mask & (1 << sector) != 0)
-            .map_or(Source::Disk, |part| Source::Memory {
-                offset: u64::from(part.slot) * PAGE + in_page,
+            .find(|at| self.parts[at.slot() as usize].mask & (1 << sector) != 0)
+            .map_or(Source::Disk, |at| Source::Memory {
+                offset: u64::from(at.slot()) * PAGE + in_page,
             })
     }
 }
