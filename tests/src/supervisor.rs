@@ -114,7 +114,8 @@ fn processes(dir: &Path, file: &str) -> Vec<Process> {
 /// # Errors
 /// A process or a device of the node stays.
 pub fn kill_node(init: &Process) -> Result {
-    let loops = mars_loops(init);
+    let mut loops = mars_loops(init);
+    loops.extend(recorded_loops(init));
     let connections = fuse_connections(init);
     let killed = init.kill(Duration::from_secs(5));
     if killed.is_err() {
@@ -130,15 +131,7 @@ pub fn kill_node(init: &Process) -> Result {
 
 /// Loop devices behind the node's `/dev/mars`.
 fn mars_loops(init: &Process) -> Vec<LoopDevice> {
-    let dev = PathBuf::from(format!("/proc/{}/root/dev", init.pid));
-    // Before it has its own root directory this would be the machine's.
-    if !dev.join(NODE_MARK).exists() {
-        return Vec::new();
-    }
-    fs::read_dir(dev.join("mars"))
-        .into_iter()
-        .flatten()
-        .flatten()
+    entries(init, "dev/mars")
         .filter_map(|entry| {
             let meta = fs::metadata(entry.path()).ok()?;
             let is_loop = meta.file_type().is_block_device() && major(meta.rdev()) == LOOP_MAJOR;
@@ -146,6 +139,28 @@ fn mars_loops(init: &Process) -> Vec<LoopDevice> {
         })
         .filter_map(LoopDevice::bound)
         .collect()
+}
+
+/// Loop devices that the node's shims have bound, also those that `/dev/mars` has no name for at this moment.
+fn recorded_loops(init: &Process) -> Vec<LoopDevice> {
+    entries(init, "run/mars")
+        .filter(|entry| entry.path().extension().is_some_and(|e| e == "loop"))
+        .filter_map(|entry| {
+            let text = fs::read_to_string(entry.path()).ok()?;
+            let (number, sequence) = text.trim_end().split_once(' ')?;
+            let device = LoopDevice::bound(PathBuf::from(format!("/dev/loop{number}")))?;
+            (device.sequence.trim_end() == sequence).then_some(device)
+        })
+        .collect()
+}
+
+/// What stands in a directory of the node.
+fn entries(init: &Process, dir: &str) -> impl Iterator<Item = fs::DirEntry> {
+    let root = PathBuf::from(format!("/proc/{}/root", init.pid));
+    // Before it has its own root directory this would be the machine's.
+    let is_own = root.join("dev").join(NODE_MARK).exists();
+    let entries = is_own.then(|| fs::read_dir(root.join(dir)));
+    entries.into_iter().flatten().flatten().flatten()
 }
 
 fn loop_path(rdev: u64) -> Option<PathBuf> {
