@@ -16,6 +16,15 @@ use tokio::time::Instant;
 use crate::net::{Announce, PeerConn};
 use crate::work::{LogPart, Traffic};
 
+/// Why a fetch ended before its log was complete.
+#[derive(Debug)]
+pub struct FetchFailed {
+    /// In words.
+    pub why: String,
+    /// The peer does not give the log, or no more of it.
+    pub is_refused: bool,
+}
+
 /// One event; the brain changes its state in `apply` and plans afterwards.
 #[derive(Debug)]
 pub enum Event {
@@ -134,7 +143,7 @@ pub enum WorkEvent {
         cause: String,
     },
     /// The fetch ended; without an error the log is complete.
-    FetchEnded(LogName, Option<(String, bool)>),
+    FetchEnded(LogName, Option<FetchFailed>),
     /// The sync got on.
     Synced {
         /// Contiguous bytes.

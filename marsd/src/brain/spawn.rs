@@ -1,6 +1,7 @@
 //! Starts and stops the workers of a resource.
 
 use std::path::PathBuf;
+use std::time::Duration;
 use tokio::time::Instant;
 
 use mars_core::link::ResourceLink;
@@ -13,6 +14,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::watch;
 use tracing::Instrument;
 
+use super::event::FetchFailed;
 use super::res::{FetchRun, ReplayRun, SyncRun};
 use super::{Brain, Event, WorkEvent};
 use crate::net::{PeerConn, StreamRequest};
@@ -21,6 +23,9 @@ use crate::work::{
     ReplayReason, ReplayUntil, SyncError, SyncJob, SyncProgress, Throttled, Traffic, fetch,
     prepare_fetch, replay, sync,
 };
+
+/// Shortest time between two reports of a fetch: with each one everything about the resource is looked at again.
+const FETCH_PAUSE: Duration = Duration::from_millis(10);
 
 /// Where a worker reports to, and as which run.
 #[derive(Clone)]
@@ -355,9 +360,12 @@ async fn run_fetch(
     log: &LogName,
     cancel: Cancel,
     reporter: &Reporter,
-) -> Result<(), (String, bool)> {
+) -> Result<(), FetchFailed> {
     let copy = path.clone();
-    let failed = |why: String| (why, false);
+    let failed = |why: String| FetchFailed {
+        why,
+        is_refused: false,
+    };
     let prepared = tokio::task::spawn_blocking(move || prepare_fetch(&copy, boundary))
         .await
         .map_err(|e| failed(e.to_string()))?
@@ -395,6 +403,7 @@ async fn run_fetch(
                 size,
                 valid,
             });
+            tokio::time::sleep(FETCH_PAUSE).await;
         }
     });
     let job = FetchJob {
@@ -414,9 +423,9 @@ async fn run_fetch(
             cause: cause.to_string(),
         });
     }
-    result.map(drop).map_err(|e| {
-        let is_refused = matches!(e, FetchError::Refused { .. });
-        (e.to_string(), is_refused)
+    result.map(drop).map_err(|e| FetchFailed {
+        why: e.to_string(),
+        is_refused: matches!(e, FetchError::Refused { .. }),
     })
 }
 

@@ -8,6 +8,7 @@ use mars_core::link::ResourceLink;
 use mars_core::plan::gap_ahead;
 use mars_core::{LinkPath, LogName, ReplayPos, ResourceName};
 
+use super::event::FetchFailed;
 use super::retry::FetchFailure;
 use super::{Brain, WorkEvent};
 use crate::work::{FetchProgress, truncate_log};
@@ -168,7 +169,7 @@ impl Brain {
         name: &ResourceName,
         run: u64,
         log: &LogName,
-        error: Option<(String, bool)>,
+        error: Option<FetchFailed>,
         now: Instant,
     ) {
         let Some(res) = self.resources.get_mut(name) else {
@@ -177,11 +178,10 @@ impl Brain {
         if res.fetch.take_if(|f| f.run == run).is_none() {
             return;
         }
-        if let Some(why) = error {
-            let (cause, is_refused) = why;
-            let failure = FetchFailure::after(res.fetch_error.as_ref(), log, &cause, is_refused);
+        if let Some(FetchFailed { why, is_refused }) = error {
+            let failure = FetchFailure::after(res.fetch_error.as_ref(), log, &why, is_refused);
             if failure.is_new() {
-                tracing::warn!(resource = %name, "fetch of {log}: {cause}");
+                tracing::warn!(resource = %name, "fetch of {log}: {why}");
             }
             res.fetch_after = Some(now + failure.pause());
             res.fetch_error = Some(failure);
