@@ -1,4 +1,5 @@
-//! Tells the control side when positions or the state have changed, at most every few milliseconds.
+//! Tells the control side when positions or the state have changed, at most every few milliseconds, and less often while
+//! a stream of writes runs.
 
 use std::time::{Duration, Instant};
 
