@@ -136,6 +136,9 @@ impl Brain {
 
     /// Marks the disk: it lacks what was written in a gap.
     pub(super) fn mark_for_gap(&mut self, name: &ResourceName, base: &SyncBase) {
+        if let Some(res) = self.resources.get_mut(name) {
+            res.stop_sync();
+        }
         // In this order: a base beside an older progress would say that the gap is crossed so far.
         let me = self.me.clone();
         let status = LinkPath::res(name, ResourceLink::SyncStatus(me.clone()));
@@ -162,6 +165,10 @@ impl Brain {
     /// Begins anew at a log behind the gap, with nothing synced.
     pub(super) fn rebase(&mut self, name: &ResourceName, step: &RebaseStep) {
         tracing::warn!(resource = %name, "everything is synced anew, beginning at {}", step.log);
+        // It read what its source had before that log, and its progress may still be on the way.
+        if let Some(res) = self.resources.get_mut(name) {
+            res.stop_sync();
+        }
         let (me, seq) = (self.me.clone(), step.log.seq);
         let own = |link: ResourceLink| LinkPath::res(name, link);
         let old: Vec<LinkPath> = self

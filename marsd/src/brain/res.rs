@@ -135,6 +135,15 @@ pub(super) struct SyncRun {
     /// Value of `syncstatus` as this run wrote it last; anything else there means: throw the progress away.
     pub(super) written: u64,
     pub(super) received: u64,
+    /// What it has done does not count, though `syncstatus` may have the same value as before.
+    pub(super) is_void: bool,
+}
+
+impl SyncRun {
+    /// Whether what it reports counts while `status` stands in `syncstatus`.
+    pub(super) fn counts(&self, status: Option<u64>) -> bool {
+        !self.is_void && status == Some(self.written)
+    }
 }
 
 /// One resource.
@@ -244,6 +253,14 @@ impl Res {
         }
     }
 
+    /// Stops the sync, whose progress does not count any more, also what it has not yet reported; it reports its end.
+    pub(super) fn stop_sync(&mut self) {
+        if let Some(run) = &mut self.sync {
+            run.is_void = true;
+            run.cancel.cancel();
+        }
+    }
+
     /// The facts for planning.
     pub(super) fn facts(
         &self,
@@ -336,5 +353,31 @@ impl Res {
         error
             .or_else(|| self.failed.as_ref().map(|(why, _)| why.clone()))
             .or(patient)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_stopped_sync_reports_late_does_not_count_where_the_new_one_begins() {
+        let mut res = Res {
+            sync: Some(SyncRun {
+                run: 1,
+                peer: HostName::new("A").unwrap(),
+                gap: None,
+                cancel: Cancel::new(),
+                written: 0,
+                received: 0,
+                is_void: false,
+            }),
+            ..Res::default()
+        };
+        let counts = |res: &Res, status| res.sync.as_ref().unwrap().counts(Some(status));
+        assert!(counts(&res, 0) && !counts(&res, 4096));
+        res.stop_sync();
+        assert!(!counts(&res, 0));
+        assert!(res.sync.unwrap().cancel.is_cancelled());
     }
 }

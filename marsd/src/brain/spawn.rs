@@ -278,6 +278,7 @@ impl Brain {
             cancel: cancel.clone(),
             written: start,
             received: 0,
+            is_void: false,
         });
         let reporter = Reporter {
             events: self.events.clone(),

@@ -209,8 +209,8 @@ impl Brain {
         let view = self.tree.resource(name);
         // Without the end position nothing is called synced: the last block stays open until then.
         let synced = synced.min(view.size_bytes().unwrap_or(0).saturating_sub(LAST_BLOCK));
-        if view.sync_status(&self.me) != Some(sync.written) {
-            // Invalidated meanwhile: what this run did does not count.
+        if !sync.counts(view.sync_status(&self.me)) {
+            // Invalidated meanwhile, or a new beginning.
             sync.cancel.cancel();
             return;
         }
@@ -249,7 +249,7 @@ impl Brain {
             .pos
             .as_ref()
             .and_then(|pos| gap_ahead(view, pos.log.seq, &me));
-        let valid = view.sync_status(&me) == Some(sync.written)
+        let valid = sync.counts(view.sync_status(&me))
             && sync.gap.map(|gap| gap.seq) == ahead.map(|gap| gap.seq);
         match (result, view.size_bytes()) {
             (Ok(from), Some(size)) if valid => {
@@ -270,7 +270,7 @@ impl Brain {
                 }
             }
             (Ok(_), _) => {
-                tracing::warn!(resource = %name, "the sync was overtaken by an invalidate, it begins again")
+                tracing::warn!(resource = %name, "the sync was overtaken by an invalidate or a new beginning, it begins again")
             }
             (Err(_), _) if self.stopping.is_some() => {}
             (Err(why), _) => {
