@@ -228,13 +228,11 @@ impl DirtyMap {
                 self.begin_sweep();
                 continue;
             };
-            let Some(entry) = self.pages.get_mut(&page) else {
-                continue;
-            };
-            let Some(current) = entry.current.take() else {
-                continue;
-            };
-            entry.frozen = Some(current);
+            let taken = self.pages.get_mut(&page).and_then(|entry| {
+                entry.frozen = entry.current.take();
+                entry.frozen
+            });
+            let Some(current) = taken else { continue };
             self.current_pages -= 1;
             let (slot, part) = (current.slot(), self.parts[current.slot() as usize]);
             newest = newest.max(Some(part.end));

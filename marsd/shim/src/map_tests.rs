@@ -183,3 +183,26 @@ fn without_a_free_slot_nothing_is_placed() {
     assert_eq!(map.place(5, 2, (596, 1192), t), Some(0));
     assert_eq!(map.dirty_bytes(), 1024);
 }
+
+#[test]
+fn rounds_pass_over_the_disk_in_order_and_what_comes_meanwhile_waits_for_the_next_pass() {
+    let mut map = DirtyMap::new(8);
+    let place = |map: &mut DirtyMap, page| {
+        map.place(page, u8::MAX, (0, 4180), Stamp::default());
+    };
+    let round = |map: &mut DirtyMap| -> Vec<u64> {
+        map.freeze(2);
+        let pages = map.frozen().iter().map(|f| f.page).collect();
+        map.thaw();
+        pages
+    };
+    for page in [5, 1, 9, 3] {
+        place(&mut map, page);
+    }
+    assert_eq!(round(&mut map), [1, 3]);
+    place(&mut map, 7);
+    place(&mut map, 1);
+    assert_eq!(round(&mut map), [5, 9]);
+    assert_eq!(round(&mut map), [1, 7]);
+    assert!(round(&mut map).is_empty() && map.is_empty());
+}
