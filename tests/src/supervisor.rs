@@ -11,6 +11,7 @@ use std::thread::{sleep, spawn};
 use std::time::Duration;
 
 use nix::fcntl::FlockArg;
+use nix::mount::{MntFlags, umount2};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::stat::major;
 
@@ -97,7 +98,18 @@ pub fn destroy(dir: &Path) -> Result {
     for disk in &loops {
         disk.detach()?;
     }
+    unmount_below(dir)?;
     fs::remove_dir_all(dir).context(format!("remove {}", dir.display()))
+}
+
+/// What a test has mounted on directories of the cluster, the latest first.
+fn unmount_below(dir: &Path) -> Result {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").context("list what is mounted")?;
+    let places = mounts.lines().filter_map(|line| line.split(' ').nth(4));
+    let ours: Vec<&str> = places.filter(|at| Path::new(at).starts_with(dir)).collect();
+    ours.iter()
+        .rev()
+        .try_for_each(|at| umount2(*at, MntFlags::MNT_DETACH).context(format!("unmount {at}")))
 }
 
 fn processes(dir: &Path, file: &str) -> Vec<Process> {

@@ -59,7 +59,7 @@ fn measure(args: &Args) -> Result {
             cluster.create_resource(args.size_mib << 20)?;
             return data_path::measure(cluster, args, &mut report);
         }
-        let _memory = second_machine::keep_in_memory(cluster, &cluster[1])?;
+        second_machine::keep_in_memory(cluster, &cluster[1])?;
         cluster.replicate(args.size_mib << 20)?;
         second_machine::yield_the_processor(&cluster[1])?;
         data_path::measure(cluster, args, &mut report)?;

@@ -5,52 +5,27 @@
 //! measured: what goes faster than a line over long distances costs the primary more than it ever would in life.
 
 use std::fs;
-use std::os::unix::fs::symlink;
 
-use mars_tests::command::host;
 use mars_tests::error::Context;
 use mars_tests::{Cluster, Node, Result};
-use tempfile::TempDir;
+use nix::mount::{MsFlags, mount};
 
-/// Moves the files of a booted node, which has no disks yet, into memory; they go when the guard is dropped.
-pub(crate) fn keep_in_memory(cluster: &Cluster, node: &Node) -> Result<Memory> {
-    let memory = tempfile::Builder::new()
-        .prefix("mars-bench.")
-        .tempdir_in("/dev/shm")
-        .context("make a directory in memory")?;
+/// Keeps the files of a booted node, which has no disks yet, in memory; they go with the cluster.
+pub(crate) fn keep_in_memory(cluster: &Cluster, node: &Node) -> Result {
     node.power_off()?;
     for sub in ["mars", "disks"] {
-        let (place, real) = (node.dir().join(sub), memory.path().join(sub));
-        fs::remove_dir_all(&place).context(format!("remove {}", place.display()))?;
-        fs::create_dir(&real).context(format!("create {}", real.display()))?;
-        symlink(&real, &place).context(format!("make {}", place.display()))?;
+        let place = node.dir().join(sub);
+        fs::create_dir_all(&place).context(format!("create {}", place.display()))?;
+        mount(
+            Some("tmpfs"),
+            &place,
+            Some("tmpfs"),
+            MsFlags::empty(),
+            None::<&str>,
+        )
+        .context(format!("mount tmpfs at {}", place.display()))?;
     }
-    cluster.boot(node)?;
-    Ok(Memory(memory))
-}
-
-/// The files; the loop devices on them go first, as soon as nobody uses them.
-pub(crate) struct Memory(TempDir);
-
-impl Drop for Memory {
-    fn drop(&mut self) {
-        let dir = self.0.path().to_string_lossy().into_owned();
-        let list = host(&[
-            "losetup",
-            "--list",
-            "--noheadings",
-            "--output",
-            "NAME,BACK-FILE",
-        ]);
-        for line in list.unwrap_or_default().lines() {
-            if let Some((device, file)) = line.trim().split_once(' ')
-                && file.trim().starts_with(&dir)
-            {
-                // Best effort.
-                let _ = host(&["losetup", "--detach", device]);
-            }
-        }
-    }
+    cluster.boot(node)
 }
 
 /// Makes the line from and to a node one of 1 Gbit/s.
