@@ -84,7 +84,9 @@ fn rotation(
     let is_long = rotate_at_bytes > 0 && len >= rotate_at_bytes;
     let is_due = is_long || len >= ROTATE_MIN_BYTES.max(rest_bytes);
     let is_own = *newest == at.log && newest.host == *me;
-    (is_own && is_due).then(|| LogName::new(newest.seq + 1, me))
+    // Where writes went past the logs no log of that number may ever stand: the next one begins when logging does.
+    let is_passed = view.gaps_of(me).contains(newest.seq + 1);
+    (is_own && is_due && !is_passed).then(|| LogName::new(newest.seq + 1, me))
 }
 
 /// Logs that every member has applied, with one and the same history.
@@ -210,6 +212,15 @@ mod tests {
             &[("log-000000001-A", 31 * MIB), ("log-000000002-A", 0)],
         );
         assert_eq!(run(&two, &host(), 10 * MIB), []);
+    }
+
+    #[test]
+    fn no_log_is_begun_in_place_of_a_gap() {
+        let at = ("resource-r/replay-A", "log-000000001-A,31457280,0");
+        let gap = ("resource-r/unlogged-A", "000000002");
+        let log = [("log-000000001-A", 30 * MIB)];
+        assert_eq!(run(&tree(&[at], &log), &host(), MIB).len(), 1);
+        assert_eq!(run(&tree(&[at, gap], &log), &host(), MIB), []);
     }
 
     #[test]
