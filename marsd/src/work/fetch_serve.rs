@@ -150,7 +150,7 @@ struct Server<S> {
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Server<S> {
     async fn run(&mut self) -> Result<ServeEnd, ServeError> {
         let path = self.path.clone();
-        // Past the page cache, as its writer: nobody reads it again, but perhaps another secondary.
+        // Past the page cache, if its writer goes past it too: nobody reads it again, but perhaps another secondary.
         let open = move || Disk::open_shared(&path, 0).map_err(|e| e.cause);
         let opened = blocking(open).await.map_err(|e| self.file_error(e))?;
         let log = Arc::new(opened.without_readahead());
